@@ -1,0 +1,31 @@
+/** A timer that has been set. Cancelling one that has fired does nothing. */
+export interface Timer {
+  cancel(): void
+}
+
+/** Where time comes from. Everything that waits takes one, so that tests can move time by hand. */
+export interface Clock {
+  /** Milliseconds of a clock that never goes back and that all threads of the process share. */
+  now(): number
+  /**
+   * Runs `fn` once, `ms` milliseconds from now.
+   * @param keepAlive whether the timer keeps the process alive. Default: true
+   */
+  setTimer(fn: () => void, ms: number, keepAlive?: boolean): Timer
+}
+
+/** Node's longest timer; what is longer is taken in steps by those who need it. */
+export const longestTimerMs: number = 2 ** 31 - 1
+
+// `performance.now()` counts from the start of its thread, `hrtime` from a point that all threads share.
+const sharedOrigin = Number(process.hrtime.bigint()) / 1e6 - performance.now()
+
+/** The real clock. */
+export const systemClock: Clock = {
+  now: () => sharedOrigin + performance.now(),
+  setTimer(fn, ms, keepAlive = true) {
+    const timer = setTimeout(fn, Math.min(ms, longestTimerMs))
+    if (!keepAlive) timer.unref()
+    return { cancel: () => clearTimeout(timer) }
+  },
+}

@@ -1,0 +1,226 @@
+import type { BrokerStats, PoolStats } from './stats.ts'
+
+/** What every error of millpond extends. Test `code` or the class; the text is for people and may change. */
+export class PoolError extends Error {
+  override readonly name: string = 'PoolError'
+  /** Stable, starts with `ERR_`. */
+  readonly code: string
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+/** What an acquire was waiting for when its time ran out. */
+export type AcquirePhase = 'queue' | 'permit' | 'connect' | 'ping'
+
+/** An acquire met its deadline. `phase` and `stats` say what it was short of; `cause` is the last failure to connect. */
+export class AcquireTimeoutError extends PoolError {
+  override readonly name = 'AcquireTimeoutError'
+  readonly phase: AcquirePhase
+  readonly waitedMs: number
+  readonly timeoutMs: number
+  readonly stats: PoolStats
+  readonly broker: BrokerStats | undefined
+
+  constructor(details: {
+    phase: AcquirePhase
+    waitedMs: number
+    timeoutMs: number
+    stats: PoolStats
+    cause?: unknown
+  }) {
+    const { phase, timeoutMs, stats, cause } = details
+    const failure = cause === undefined ? '' : `; the last attempt to connect failed: ${messageOf(cause)}`
+    super(
+      'ERR_ACQUIRE_TIMEOUT',
+      `Cannot acquire a connection from "${stats.name}" within ${timeoutMs} ms (phase: ${phase}): ${inWords(stats)}${failure}.`,
+      cause === undefined ? undefined : { cause },
+    )
+    this.phase = phase
+    this.timeoutMs = timeoutMs
+    this.waitedMs = details.waitedMs
+    this.stats = stats
+    this.broker = stats.broker
+  }
+}
+
+/** An acquire found `maxWaiting` others in the queue. */
+export class QueueFullError extends PoolError {
+  override readonly name = 'QueueFullError'
+  readonly waiting: number
+  readonly maxWaiting: number
+
+  constructor(pool: string, waiting: number, maxWaiting: number) {
+    super(
+      'ERR_QUEUE_FULL',
+      `Cannot queue for a connection from "${pool}": ${waiting} are waiting, and maxWaiting is ${maxWaiting}.`,
+    )
+    this.waiting = waiting
+    this.maxWaiting = maxWaiting
+  }
+}
+
+/** The pool was closed, or is closing. The stack of `cause` shows who closed it. */
+export class PoolClosedError extends PoolError {
+  override readonly name = 'PoolClosedError'
+
+  constructor(pool: string, cause?: unknown) {
+    super(
+      'ERR_POOL_CLOSED',
+      `Cannot use the pool "${pool}": it was closed${cause ? '; `cause` shows where' : ''}.`,
+      cause ? { cause } : undefined,
+    )
+  }
+}
+
+/** A connection could not be opened. */
+export class ConnectError extends PoolError {
+  override readonly name = 'ConnectError'
+  /** Attempts in a row that failed, this one included. */
+  readonly attempts: number
+  /** False where trying again cannot help (a wrong password, no such database). */
+  readonly retryable: boolean
+  /** True if the server may still count the session: its end was not seen. */
+  readonly doubtful: boolean
+
+  constructor(
+    message: string,
+    details: { attempts?: number; retryable?: boolean; doubtful?: boolean; cause?: unknown } = {},
+  ) {
+    super('ERR_CONNECT', message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.attempts = details.attempts ?? 1
+    this.retryable = details.retryable ?? true
+    this.doubtful = details.doubtful ?? false
+  }
+}
+
+/** A lease was used after it had been released. */
+export class LeaseReleasedError extends PoolError {
+  override readonly name = 'LeaseReleasedError'
+
+  constructor(pool: string) {
+    super(
+      'ERR_LEASE_RELEASED',
+      `Cannot use a lease of "${pool}" after its release: acquire another one, or release it later.`,
+    )
+  }
+}
+
+/** A lease was taken from its holder by force: the pool's `close()` met its deadline. */
+export class LeaseRevokedError extends PoolError {
+  override readonly name = 'LeaseRevokedError'
+  readonly heldMs: number
+  readonly reason: string
+
+  constructor(pool: string, heldMs: number, reason: string) {
+    super('ERR_LEASE_REVOKED', `The lease of "${pool}" was revoked after ${Math.round(heldMs)} ms: ${reason}.`)
+    this.heldMs = heldMs
+    this.reason = reason
+  }
+}
+
+/** The connection ended while it was in use. `cause` is the server's own message where there was one. */
+export class ConnectionLostError extends PoolError {
+  override readonly name = 'ConnectionLostError'
+
+  constructor(cause?: unknown) {
+    super(
+      'ERR_CONNECTION_LOST',
+      `The connection was lost while it was in use${cause === undefined ? '' : `: ${messageOf(cause)}`}.`,
+      cause === undefined ? undefined : { cause },
+    )
+  }
+}
+
+/** The connection was lost after COMMIT had been sent: whether it took effect is not known. Never retried. */
+export class TransactionOutcomeUnknownError extends PoolError {
+  override readonly name = 'TransactionOutcomeUnknownError'
+
+  constructor(cause: unknown) {
+    super(
+      'ERR_OUTCOME_UNKNOWN',
+      'The connection was lost after COMMIT was sent: the transaction may or may not have taken effect.',
+      { cause },
+    )
+  }
+}
+
+export type BrokerErrorCode =
+  | 'ERR_NO_BROKER'
+  | 'ERR_BROKER_EXISTS'
+  | 'ERR_BROKER_MISMATCH'
+  | 'ERR_BROKER_FULL'
+  | 'ERR_BROKER_CLOSED'
+
+/** A shared limit could not be joined, or is gone. */
+export class BrokerError extends PoolError {
+  override readonly name = 'BrokerError'
+  declare readonly code: BrokerErrorCode
+
+  // oxlint-disable-next-line no-useless-constructor -- it narrows the code
+  constructor(code: BrokerErrorCode, message: string, options?: ErrorOptions) {
+    super(code, message, options)
+  }
+}
+
+/** A task failed, could not be found, or returned what cannot cross threads. */
+export class TaskError extends PoolError {
+  override readonly name = 'TaskError'
+  readonly task: string
+
+  constructor(task: string, message: string, options?: ErrorOptions) {
+    super('ERR_TASK', message, options)
+    this.task = task
+  }
+}
+
+/** The thread that ran a task or a server ended. */
+export class WorkerLostError extends PoolError {
+  override readonly name = 'WorkerLostError'
+  /** What it ran: a task's or a server's name. */
+  readonly task: string
+  readonly exitCode: number | undefined
+
+  constructor(task: string, exitCode?: number, options?: ErrorOptions) {
+    super(
+      'ERR_WORKER_LOST',
+      `The worker thread that ran "${task}" ended${exitCode === undefined ? '' : ` with exit code ${exitCode}`}.`,
+      options,
+    )
+    this.task = task
+    this.exitCode = exitCode
+  }
+}
+
+/** A wrong option. A `TypeError` for a wrong kind of value, a `RangeError` for one out of range; both have this code. */
+export type OptionError = (TypeError | RangeError) & { readonly code: 'ERR_OPTION'; readonly option: string }
+
+/** An option that is not of the right kind, or not known. */
+export function optionTypeError(option: string, message: string): OptionError {
+  return Object.assign(new TypeError(message), { code: 'ERR_OPTION' as const, option })
+}
+
+/** An option out of range. */
+export function optionRangeError(option: string, message: string): OptionError {
+  return Object.assign(new RangeError(message), { code: 'ERR_OPTION' as const, option })
+}
+
+function inWords(stats: PoolStats): string {
+  const doubtful = stats.doubtful > 0 ? ` (${stats.doubtful} in doubt)` : ''
+  const closing = stats.closing > 0 ? `, ${stats.closing} closing${doubtful}` : ''
+  const own = `${stats.leased} of ${stats.max} leased, ${stats.idle} idle, ${stats.opening} opening${closing}, ${stats.waiting} waiting`
+  const { broker } = stats
+  if (!broker) return own
+  const holding = broker.members.filter((member) => member.held + member.closing > 0).length
+  const limbo = broker.limbo > 0 ? `, ${broker.limbo} of lost members` : ''
+  return `${own}; broker "${broker.name}" ${broker.held + broker.closing} of ${broker.limit} held by ${holding} ${holding === 1 ? 'member' : 'members'}${limbo}`
+}
+
+/** What an unknown thrown value has to say. */
+export function messageOf(thrown: unknown): string {
+  if (thrown instanceof AggregateError && !thrown.message) return thrown.errors.map(messageOf).join('; ')
+  if (thrown instanceof Error) return thrown.message || thrown.name
+  return String(thrown)
+}

@@ -1,0 +1,80 @@
+/** Why a connection was closed. */
+export type CloseReason =
+  | 'idle'
+  | 'lifetime'
+  | 'broken'
+  | 'ping failed'
+  | 'reset failed'
+  | 'destroyed'
+  | 'revoked'
+  | 'reclaimed'
+  | 'surplus'
+  | 'closed'
+
+/** A snapshot of one pool. Connections are counted in one state each; `open` counts all but `opening` and `closing`. */
+export interface PoolStats {
+  readonly name: string
+  readonly phase: 'open' | 'draining' | 'closed'
+  readonly min: number
+  readonly max: number
+  /** idle + leased + those being pinged or reset */
+  readonly open: number
+  readonly opening: number
+  readonly idle: number
+  readonly leased: number
+  readonly closing: number
+  /** Of the closing ones, those whose end nobody has seen: they count until they have been reaped. */
+  readonly doubtful: number
+  /** Acquires in the queue. */
+  readonly waiting: number
+  /** Since the pool was made: leases given … */
+  readonly acquires: number
+  /** … of which had to wait, */
+  readonly acquiresWaited: number
+  /** how long all of them together waited, in ms, */
+  readonly waitedMs: number
+  readonly longestWaitMs: number
+  readonly timeouts: number
+  readonly aborted: number
+  readonly opens: number
+  readonly openFailures: number
+  readonly closes: Readonly<Record<CloseReason, number>>
+  /** The broker's numbers, where the pool shares a limit. */
+  readonly broker: BrokerStats | undefined
+}
+
+/** A snapshot of one broker and all its members, read from shared memory. */
+export interface BrokerStats {
+  readonly name: string
+  readonly limit: number
+  /** Permits that serve: held by members, with or without a connection yet. */
+  readonly held: number
+  /** Permits whose connection is closing. */
+  readonly closing: number
+  /** Permits granted to a member that has not picked them up yet. */
+  readonly granted: number
+  /** Permits of dead members whose connections have not been reaped yet. */
+  readonly limbo: number
+  readonly free: number
+  /** Permits handed from one member to another since the broker was made. */
+  readonly moves: number
+  /** Measured cost of a move: close + wake + connect, in ms. */
+  readonly moveMs: number
+  readonly members: readonly MemberStats[]
+}
+
+/** One pool that shares the limit. */
+export interface MemberStats {
+  readonly threadId: number
+  readonly held: number
+  readonly closing: number
+  readonly idle: number
+  /** Connections it would open now if it had the permits. */
+  readonly wants: number
+  /** How long its oldest waiter has waited, in ms; 0 if nobody waits. */
+  readonly waitingMs: number
+  readonly min: number
+  /** Permits it was given by others, and gave to others. */
+  readonly received: number
+  readonly given: number
+}
