@@ -1,4 +1,5 @@
 import type { Identity } from './driver.ts'
+import type { BrokerStats } from './stats.ts'
 
 /** The right to have one connection, from before it is opened until the server has let it go. */
 export interface Permit {
@@ -61,6 +62,8 @@ export interface Permits {
   give(permit: Permit): void
   /** The pool is closed. Permits still out (connections in doubt) are left for others to reap. */
   leave(): void
+  /** The numbers of all who share the limit, where it is shared. */
+  stats?(): BrokerStats
 }
 
 let counter = 0

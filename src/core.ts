@@ -1,0 +1,511 @@
+import { Deque } from './deque.ts'
+import { ConnectError, PoolClosedError, QueueFullError } from './errors.ts'
+import type { AcquirePhase } from './errors.ts'
+import { Backoff } from './backoff.ts'
+import { Counters } from './counters.ts'
+import { LowWater } from './low-water.ts'
+import type { ResolvedOptions } from './options.ts'
+import type { Permit, Permits } from './permits.ts'
+import { Slot, move } from './slot.ts'
+import type { SlotState } from './slot.ts'
+import type { CloseReason, PoolStats } from './stats.ts'
+import { Waiters } from './waiters.ts'
+import type { Waiter } from './waiters.ts'
+
+/** What the shell has to do. It does so in order, and reports what came of it by calling the core again. */
+export type Action<C> =
+  | { readonly do: 'open'; readonly slot: Slot<C> }
+  | { readonly do: 'ping'; readonly slot: Slot<C> }
+  | { readonly do: 'close'; readonly slot: Slot<C>; readonly reason: CloseReason }
+  | { readonly do: 'reap'; readonly slot: Slot<C> }
+  | { readonly do: 'serve'; readonly waiter: Waiter<Slot<C>>; readonly slot: Slot<C> }
+  | { readonly do: 'fail'; readonly waiter: Waiter<Slot<C>>; readonly error: unknown }
+
+export type CoreOptions = Pick<
+  ResolvedOptions,
+  'name' | 'min' | 'max' | 'maxIdle' | 'order' | 'maxWaiting' | 'maxLifetimeMs' | 'pingAfterIdleMs'
+>
+
+/**
+ * The pool's decisions. Every method is an event; it decides at once, without waiting, and leaves what is to be done
+ * in `actions`.
+ *
+ * State
+ *   slots    every permit this pool holds, one slot each
+ *   idle     the slots in state idle, the one idle longest first
+ *   waiters  acquires that are neither answered nor bound to a slot that is being pinged for them
+ *   phase    open → draining (waiters refused, leases may finish) → closed (no slot left)
+ *
+ * Always, at the end of every method
+ *   1. slots.size === permits held <= max
+ *   2. idle.size === 0 || waiters.size === 0
+ *   3. every slot in `slots` is in the state that the counts say, and `idle` is exactly those in state idle
+ *   4. phase open, or nobody waits and nothing is idle
+ */
+export class Core<C> {
+  readonly actions: Action<C>[] = []
+  readonly #options: CoreOptions
+  readonly #permits: Permits
+  readonly #random: () => number
+
+  readonly #slots = new Set<Slot<C>>()
+  readonly #idle = new Deque<Slot<C>>()
+  readonly #waiters = new Waiters<Slot<C>>()
+  #phase: PoolStats['phase'] = 'open'
+  #closedBy: unknown
+  /** What every acquire is refused with, once the permits can never be had. */
+  #refusal: Error | undefined
+
+  readonly #lowWater = new LowWater()
+  readonly #backoff: Backoff
+  readonly #count: Record<SlotState, number> = {
+    opening: 0,
+    idle: 0,
+    checking: 0,
+    leased: 0,
+    resetting: 0,
+    closing: 0,
+    gone: 0,
+  }
+  #doubtful = 0
+
+  readonly #counters = new Counters()
+
+  constructor(options: CoreOptions, permits: Permits, random: () => number = Math.random) {
+    this.#options = options
+    this.#permits = permits
+    this.#random = random
+    this.#backoff = new Backoff(random)
+  }
+
+  // ── Acquiring ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Leases an idle connection that needs no ping; undefined if there is none, or if somebody waits. */
+  take(now: number): Slot<C> | undefined {
+    const slot = this.#nextIdle(now)
+    if (!slot || now - slot.idleAt > this.#options.pingAfterIdleMs) return undefined
+    this.#takeIdle(slot)
+    this.#lease(slot, now)
+    return slot
+  }
+
+  /**
+   * Queues an acquire, unless an idle connection only needs a ping first: then it waits for that one. The pool's own
+   * needs go `first`.
+   */
+  wait(waiter: Waiter<Slot<C>>, now: number, first = false): void {
+    const { refusal } = this
+    if (refusal) return this.#fail(waiter, refusal)
+    const slot = this.#nextIdle(now)
+    if (slot) return this.#check(slot, waiter)
+    if (first) return this.#waiters.putFirst(waiter)
+    const { name, maxWaiting } = this.#options
+    if (this.#waiters.size >= maxWaiting) {
+      return this.#fail(waiter, new QueueFullError(name, this.#waiters.size, maxWaiting))
+    }
+    this.#waiters.join(waiter)
+  }
+
+  /** The caller does not want it any more. What was under way for it goes on, for others. */
+  abort(waiter: Waiter<Slot<C>>): boolean {
+    if (!waiter.settle('aborted')) return false
+    this.#counters.aborted++
+    this.#waiters.leave(waiter)
+    return true
+  }
+
+  /** The deadline has come. True if the waiter had not been answered: the caller owes it the error. */
+  timeOut(waiter: Waiter<Slot<C>>): boolean {
+    if (!waiter.settle('timed out')) return false
+    this.#counters.timeouts++
+    this.#waiters.leave(waiter)
+    return true
+  }
+
+  /** What the waiter is waiting for. Asked before it times out. */
+  phaseOf(waiter: Waiter<Slot<C>>): AcquirePhase {
+    if (waiter.deque === undefined) return 'ping'
+    if (this.#waiters.isAmongFirst(waiter, this.#count.opening) || this.#backoff.failures > 0) return 'connect'
+    return this.#slots.size >= this.#options.max ? 'queue' : 'permit'
+  }
+
+  /** Why no acquire can be served any more; undefined while the pool is open. */
+  get refusal(): Error | undefined {
+    if (this.#phase !== 'open') return new PoolClosedError(this.#options.name, this.#closedBy)
+    return this.#refusal
+  }
+
+  /** The permits can never be had (any more). */
+  refuse(error: Error): void {
+    this.#refusal = error
+    this.#failAll(error)
+    this.#retireIdle('closed')
+  }
+
+  // ── Opening ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** How many more connections to open now: when waiters outnumber openings, or `min` is unmet. */
+  lacking(now: number): number {
+    return now < this.#backoff.until ? 0 : this.#lackingSoon()
+  }
+
+  /** When to look again whether connections are lacking: the end of the backoff. Undefined if nothing is lacking. */
+  get retryAt(): number | undefined {
+    return this.#backoff.failures > 0 && this.#lackingSoon() > 0 ? this.#backoff.until : undefined
+  }
+
+  open(permit: Permit): void {
+    const slot = new Slot<C>(permit)
+    this.#slots.add(slot)
+    this.#count.opening++
+    this.actions.push({ do: 'open', slot })
+  }
+
+  /** A connection is there; whoever waits longest gets it. */
+  opened(slot: Slot<C>, connection: C, now: number): void {
+    this.#counters.opens++
+    this.#backoff.reset()
+    slot.connection = connection
+    slot.openedAt = now
+    slot.idleAt = now
+    slot.expiresAt = now + this.#options.maxLifetimeMs * (1 - 0.1 * this.#random())
+    if (this.#phase !== 'open' || this.#refusal) this.#retire(slot, 'closed')
+    else this.#place(slot, now)
+  }
+
+  /** An attempt failed. All who wait hear of it at once if trying again cannot help; else with their own deadline. */
+  openFailed(slot: Slot<C>, cause: unknown, now: number): void {
+    this.#counters.openFailures++
+    this.#backoff.failed(cause, now)
+    if (cause instanceof ConnectError && cause.doubtful) {
+      this.#move(slot, 'closing')
+      this.#permits.closing(slot.permit)
+      this.inDoubt(slot)
+    } else {
+      this.#leave(slot)
+    }
+    if (cause instanceof ConnectError && !cause.retryable) {
+      const attempts = this.#backoff.failures
+      this.#failAll(new ConnectError(cause.message, { attempts, retryable: false, cause: cause.cause ?? cause }))
+    }
+  }
+
+  /** The last failure to connect, while none has succeeded since. */
+  get connectFailure(): unknown {
+    return this.#backoff.lastFailure
+  }
+
+  // ── Checking ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A ping has ended. The waiter it was for is served, or goes on with the next connection, within its deadline. */
+  checked(slot: Slot<C>, alive: boolean, now: number): void {
+    if (slot.state !== 'checking') return
+    const waiter = slot.waiter
+    slot.waiter = undefined
+    const waits = waiter?.state === 'waiting'
+    if (!alive) {
+      this.#retire(slot, 'ping failed')
+      if (waits) this.#again(waiter, now)
+    } else if (waits) {
+      this.#serve(waiter, slot, now)
+    } else {
+      this.#place(slot, now)
+    }
+  }
+
+  // ── Releasing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Still somebody's lease? */
+  isLeased(slot: Slot<C>, uses: number): boolean {
+    return slot.state === 'leased' && slot.uses === uses
+  }
+
+  /** The session is being cleaned; `released` or `destroy` follows. */
+  resetting(slot: Slot<C>): void {
+    this.#move(slot, 'resetting')
+  }
+
+  /** A clean connection comes back: to those who are worse off elsewhere, to the head of the queue, to idle. */
+  released(slot: Slot<C>, now: number): void {
+    if (slot.state !== 'leased' && slot.state !== 'resetting') return
+    slot.idleAt = now
+    if (this.#phase !== 'open' || this.#refusal) this.#retire(slot, 'closed')
+    else if (now >= slot.expiresAt) this.#retire(slot, 'lifetime')
+    else if (this.#permits.yields(slot.permit, slot.openedAt)) this.#retire(slot, 'reclaimed')
+    else this.#place(slot, now)
+  }
+
+  /** The connection is to be closed instead of lent again. */
+  destroy(slot: Slot<C>, reason: CloseReason): void {
+    if (slot.state === 'leased' || slot.state === 'resetting') this.#retire(slot, reason)
+  }
+
+  /** The connection has ended by itself. Whoever leases it keeps a dead one; nobody else gets it. */
+  lost(slot: Slot<C>, now: number): void {
+    if (slot.state === 'closing' || slot.state === 'gone' || slot.state === 'opening') return
+    const waiter = slot.waiter
+    slot.waiter = undefined
+    this.#takeIdle(slot)
+    this.#retire(slot, 'broken')
+    if (waiter?.state === 'waiting') this.#again(waiter, now)
+  }
+
+  // ── Closing ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The other side has let go: the permit is free. */
+  closed(slot: Slot<C>): void {
+    if (slot.state !== 'closing') return
+    if (slot.doubtful) this.#doubtful--
+    slot.doubtful = false
+    this.#leave(slot)
+  }
+
+  /** Nobody saw the other side let go: the permit stays out of service until somebody has made sure. */
+  inDoubt(slot: Slot<C>): void {
+    if (slot.state !== 'closing' || slot.doubtful) return
+    slot.doubtful = true
+    this.#doubtful++
+    this.actions.push({ do: 'reap', slot })
+  }
+
+  /** Closes the connection that has idled longest, for others. */
+  retireIdle(): boolean {
+    const slot = this.#idle.first
+    if (!slot) return false
+    this.#takeIdle(slot)
+    this.#retire(slot, 'reclaimed')
+    return true
+  }
+
+  /**
+   * Looks after the idle ones: too old, or not needed for the whole idle timeout. Called every quarter of it; `late`
+   * if the event loop was blocked, since nobody could use them in that time.
+   */
+  sweep(now: number, late: boolean): void {
+    for (const slot of [...this.#idle]) {
+      if (now < slot.expiresAt) continue
+      this.#takeIdle(slot)
+      this.#retire(slot, 'lifetime')
+    }
+    if (late) return this.#lowWater.restart(this.#idle.size)
+    let surplus = this.#lowWater.turn(this.#idle.size)
+    while (surplus-- > 0 && this.living + this.#count.opening > this.#options.min) {
+      const slot = this.#idle.first
+      if (!slot) break
+      this.#takeIdle(slot)
+      this.#retire(slot, 'idle')
+    }
+  }
+
+  /** Stops lending: who waits is refused, what is idle closes, leases may finish. */
+  close(closedBy: unknown): void {
+    if (this.#phase !== 'open') return
+    this.#phase = 'draining'
+    this.#closedBy = closedBy
+    this.#failAll(new PoolClosedError(this.#options.name, closedBy))
+    this.#retireIdle('closed')
+    for (const slot of this.#slots) {
+      const { waiter } = slot
+      slot.waiter = undefined
+      if (waiter) this.#fail(waiter, new PoolClosedError(this.#options.name, closedBy))
+    }
+    this.#closeIfEmpty()
+  }
+
+  /** Takes all leases from their holders. Returns how many. */
+  revoke(): number {
+    let revoked = 0
+    for (const slot of this.#slots) {
+      if (slot.state !== 'leased' && slot.state !== 'resetting') continue
+      this.#retire(slot, 'revoked')
+      revoked++
+    }
+    return revoked
+  }
+
+  // ── Numbers ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  get min(): number {
+    return this.#options.min
+  }
+
+  get waiting(): number {
+    return this.#waiters.size
+  }
+
+  get oldestWaiterAt(): number | undefined {
+    return this.#waiters.oldest?.queuedAt
+  }
+
+  get opening(): number {
+    return this.#count.opening
+  }
+
+  get idle(): number {
+    return this.#idle.size
+  }
+
+  get oldestIdleAt(): number | undefined {
+    return this.#idle.first?.idleAt
+  }
+
+  /** Slots of any state. */
+  get size(): number {
+    return this.#slots.size
+  }
+
+  get phase(): PoolStats['phase'] {
+    return this.#phase
+  }
+
+  /** Connections that can be lent, now or later. */
+  get living(): number {
+    return this.#count.idle + this.#count.checking + this.#count.leased + this.#count.resetting
+  }
+
+  stats(): Omit<PoolStats, 'broker'> {
+    const { idle, leased, opening, closing } = this.#count
+    return {
+      name: this.#options.name,
+      phase: this.#phase,
+      min: this.#options.min,
+      max: this.#options.max,
+      open: this.living,
+      opening,
+      idle,
+      leased,
+      closing,
+      doubtful: this.#doubtful,
+      waiting: this.#waiters.size,
+      ...this.#counters.snapshot(),
+    }
+  }
+
+  /** Throws if anything that must always hold does not. Tests call it after every step. */
+  assertInvariants(): void {
+    const states: Record<SlotState, number> = {
+      opening: 0,
+      idle: 0,
+      checking: 0,
+      leased: 0,
+      resetting: 0,
+      closing: 0,
+      gone: 0,
+    }
+    for (const slot of this.#slots) states[slot.state]++
+    const idle = [...this.#idle]
+    const broken = [
+      this.#slots.size > this.#options.max && 'more slots than max',
+      this.#idle.size > 0 && this.#waiters.size > 0 && 'somebody waits beside an idle connection',
+      JSON.stringify(states) !== JSON.stringify({ ...this.#count, gone: 0 }) && 'the counts do not fit the states',
+      (idle.length !== states.idle || idle.some((slot) => slot.state !== 'idle')) && 'idle is not what is idle',
+      this.#phase !== 'open' && (this.#waiters.size > 0 || idle.length > 0) && 'a closed pool waits or idles',
+      (this.#phase === 'closed') !== (this.#phase !== 'open' && this.#slots.size === 0) && 'closed is not empty',
+    ].filter((problem) => problem !== false)
+    if (broken.length > 0) throw new Error(`bug: ${broken.join('; ')}`)
+  }
+
+  // ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #lackingSoon(): number {
+    if (this.#phase !== 'open' || this.#refusal) return 0
+    const forWaiters = this.#waiters.size - this.#count.opening
+    const forMin = this.#options.min - this.living - this.#count.opening
+    const wanted = Math.min(Math.max(forWaiters, forMin, 0), this.#options.max - this.#slots.size)
+    // While connecting fails, one attempt at a time finds out whether it still does.
+    return this.#backoff.failures > 0 ? Math.min(wanted, this.#count.opening > 0 ? 0 : 1) : wanted
+  }
+
+  /** The idle connection whose turn it is. Those that are too old are retired on the way. */
+  #nextIdle(now: number): Slot<C> | undefined {
+    for (;;) {
+      const slot = this.#options.order === 'lifo' ? this.#idle.last : this.#idle.first
+      if (!slot || now < slot.expiresAt) return slot
+      this.#takeIdle(slot)
+      this.#retire(slot, 'lifetime')
+    }
+  }
+
+  /** A connection without a user: to the head of the queue, else idle, else away. */
+  #place(slot: Slot<C>, now: number): void {
+    if (this.#phase !== 'open' || this.#refusal) return this.#retire(slot, 'closed')
+    const waiter = this.#waiters.next()
+    if (waiter) return this.#serve(waiter, slot, now)
+    if (this.#idle.size >= this.#options.maxIdle) return this.#retire(slot, 'surplus')
+    this.#move(slot, 'idle')
+    this.#idle.pushBack(slot)
+  }
+
+  #serve(waiter: Waiter<Slot<C>>, slot: Slot<C>, now: number): void {
+    waiter.settle('served')
+    this.#counters.waited(now - waiter.queuedAt)
+    this.#lease(slot, now)
+    this.actions.push({ do: 'serve', waiter, slot })
+  }
+
+  #takeIdle(slot: Slot<C>): void {
+    if (this.#idle.remove(slot)) this.#lowWater.fell(this.#idle.size)
+  }
+
+  #lease(slot: Slot<C>, now: number): void {
+    this.#move(slot, 'leased')
+    slot.uses++
+    slot.leasedAt = now
+    this.#counters.acquires++
+  }
+
+  #check(slot: Slot<C>, waiter: Waiter<Slot<C>>): void {
+    this.#takeIdle(slot)
+    this.#move(slot, 'checking')
+    slot.waiter = waiter
+    this.actions.push({ do: 'ping', slot })
+  }
+
+  /** A waiter whose connection turned out dead: the next idle one, else the head of the queue. */
+  #again(waiter: Waiter<Slot<C>>, now: number): void {
+    const slot = this.#nextIdle(now)
+    if (!slot) this.#waiters.putFirst(waiter)
+    else if (now - slot.idleAt > this.#options.pingAfterIdleMs) this.#check(slot, waiter)
+    else {
+      this.#takeIdle(slot)
+      this.#serve(waiter, slot, now)
+    }
+  }
+
+  #retire(slot: Slot<C>, reason: CloseReason): void {
+    this.#move(slot, 'closing')
+    slot.closeReason = reason
+    this.#counters.closes[reason]++
+    this.#permits.closing(slot.permit)
+    this.actions.push({ do: 'close', slot, reason })
+  }
+
+  #retireIdle(reason: CloseReason): void {
+    for (let slot = this.#idle.shiftFront(); slot; slot = this.#idle.shiftFront()) this.#retire(slot, reason)
+  }
+
+  #leave(slot: Slot<C>): void {
+    this.#move(slot, 'gone')
+    this.#slots.delete(slot)
+    this.#permits.give(slot.permit)
+    this.#closeIfEmpty()
+  }
+
+  #fail(waiter: Waiter<Slot<C>>, error: unknown): void {
+    if (waiter.settle('refused')) this.actions.push({ do: 'fail', waiter, error })
+  }
+
+  #failAll(error: unknown): void {
+    for (let waiter = this.#waiters.next(); waiter; waiter = this.#waiters.next()) this.#fail(waiter, error)
+  }
+
+  #closeIfEmpty(): void {
+    if (this.#phase === 'draining' && this.#slots.size === 0) this.#phase = 'closed'
+  }
+
+  #move(slot: Slot<C>, to: SlotState): void {
+    this.#count[slot.state]--
+    move(slot, to)
+    if (to !== 'gone') this.#count[to]++
+  }
+}

@@ -1,0 +1,69 @@
+import type { Clock } from './clock.ts'
+
+/** What a call is given to notice its deadline itself, before it is left behind. */
+const graceMs = 500
+
+/** The call did not settle in time, nor in the grace after its signal. */
+export class DeadlineError extends Error {
+  override readonly name = 'DeadlineError'
+}
+
+export interface DeadlineOptions<T> {
+  clock: Clock
+  ms: number
+  /** Whether waiting keeps the process alive. Default: true */
+  keepAlive?: boolean
+  /** Another reason to stop. */
+  signal?: AbortSignal
+  /** What becomes of a value that comes after the call was left behind. */
+  late?: (value: T) => void
+}
+
+/**
+ * Calls something that may never settle. Its signal aborts at the deadline, so that it can reject by itself and say
+ * more; if it does not, this rejects with a `DeadlineError` soon after. A call that throws counts as one that rejects.
+ */
+export function withinDeadline<T>(call: (signal: AbortSignal) => Promise<T>, options: DeadlineOptions<T>): Promise<T> {
+  const { clock, ms, keepAlive = true, signal, late } = options
+  return new Promise<T>((resolve, reject) => {
+    const controller = new AbortController()
+    let left = false
+    const stop = (reason: unknown): void => {
+      timer.cancel()
+      controller.abort(reason)
+      timer = clock.setTimer(
+        () => {
+          left = true
+          reject(new DeadlineError(`It did not settle within ${ms} ms`))
+        },
+        graceMs,
+        keepAlive,
+      )
+    }
+    const onAbort = (): void => stop(signal?.reason)
+    let timer = clock.setTimer(() => stop(new DeadlineError(`It did not settle within ${ms} ms`)), ms, keepAlive)
+    const settled = (): void => {
+      timer.cancel()
+      signal?.removeEventListener('abort', onAbort)
+    }
+    let promise: Promise<T>
+    try {
+      promise = Promise.resolve(call(controller.signal))
+    } catch (error) {
+      promise = Promise.reject(error)
+    }
+    promise.then(
+      (value) => {
+        if (left) return late?.(value)
+        settled()
+        resolve(value)
+      },
+      (error: unknown) => {
+        settled()
+        reject(error)
+      },
+    )
+    if (signal?.aborted) onAbort()
+    else signal?.addEventListener('abort', onAbort, { once: true })
+  })
+}

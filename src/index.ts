@@ -1,0 +1,28 @@
+/**
+ * The generic pool, and the broker that holds one limit over the pools of all threads.
+ *
+ * @module
+ */
+export { Pool } from './pool.ts'
+export type { AcquireOptions } from './pool.ts'
+export type { Lease } from './lease.ts'
+export type { GenericPoolOptions, LimitOption, PoolOptions } from './options.ts'
+export type { Driver, Identity, ResetMode } from './driver.ts'
+export type { Clock, Timer } from './clock.ts'
+export type { BrokerStats, CloseReason, MemberStats, PoolStats } from './stats.ts'
+export type { Events } from './channels.ts'
+export {
+  AcquireTimeoutError,
+  BrokerError,
+  ConnectError,
+  ConnectionLostError,
+  LeaseReleasedError,
+  LeaseRevokedError,
+  PoolClosedError,
+  PoolError,
+  QueueFullError,
+  TaskError,
+  TransactionOutcomeUnknownError,
+  WorkerLostError,
+} from './errors.ts'
+export type { AcquirePhase, BrokerErrorCode, OptionError } from './errors.ts'

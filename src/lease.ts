@@ -1,0 +1,77 @@
+import { LeaseReleasedError, LeaseRevokedError } from './errors.ts'
+import type { Slot } from './slot.ts'
+
+/** Whom a lease goes back to. */
+export interface Lessor<C> {
+  readonly name: string
+  now(): number
+  release(slot: Slot<C>, uses: number): Promise<void>
+  destroy(slot: Slot<C>, uses: number, reason: string | undefined): Promise<void>
+}
+
+const done: Promise<void> = Promise.resolve()
+
+/**
+ * One connection, yours alone until you release it.
+ *
+ * @example
+ * ```ts
+ * {
+ *   await using lease = await pool.acquire()
+ *   await lease.connection.query('select 1')
+ * } // released here, also when something threw
+ * ```
+ */
+export class Lease<C> implements AsyncDisposable {
+  readonly #lessor: Lessor<C>
+  readonly #slot: Slot<C>
+  readonly #uses: number
+  #released = false
+
+  /** @internal Leases come from `pool.acquire()`. */
+  constructor(lessor: Lessor<C>, slot: Slot<C>) {
+    this.#lessor = lessor
+    this.#slot = slot
+    this.#uses = slot.uses
+  }
+
+  /** The driver's connection. Throws `LeaseReleasedError` after the release, `LeaseRevokedError` if it was taken away. */
+  get connection(): C {
+    if (this.#released) throw new LeaseReleasedError(this.#lessor.name)
+    const { connection, closeReason, leasedAt, uses } = this.#slot
+    if (closeReason === 'revoked' && uses === this.#uses) {
+      throw new LeaseRevokedError(this.#lessor.name, this.#lessor.now() - leasedAt, 'the pool was closed')
+    }
+    return connection as C
+  }
+
+  /** Whether `release()` or `destroy()` has been called. */
+  get released(): boolean {
+    return this.#released
+  }
+
+  /**
+   * Gives the connection back. Waits while its session is cleaned, which is at once if there is nothing to clean;
+   * never rejects: a connection that cannot be cleaned is closed and replaced. A second call does nothing.
+   */
+  release(): Promise<void> {
+    if (this.#released) return done
+    this.#released = true
+    return this.#lessor.release(this.#slot, this.#uses)
+  }
+
+  /**
+   * Gives the connection back to be closed, for example after an error that it will not recover from. Resolves at
+   * once; `reason` is for those who watch.
+   */
+  destroy(reason?: string): Promise<void> {
+    if (this.#released) return done
+    this.#released = true
+    return this.#lessor.destroy(this.#slot, this.#uses, reason)
+  }
+
+  /** Same as `release()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release()
+  }
+}

@@ -1,0 +1,64 @@
+import type { Linked } from './deque.ts'
+import type { Permit } from './permits.ts'
+import type { CloseReason } from './stats.ts'
+import type { Waiter } from './waiters.ts'
+
+// Legal moves:
+//
+//   opening    the driver is connecting                         → idle, leased, closing, gone (nothing was opened)
+//   idle       may be lent                                      → checking, leased, closing
+//   checking   being pinged on the way out, or lent to a reaper → idle, leased, closing
+//   leased     with a user                                      → idle, leased, resetting, closing
+//   resetting  being cleaned on the way in                      → idle, leased, closing
+//   closing    until the server has let go                      → gone
+//   gone       the permit has been given back
+const moves: Readonly<Record<SlotState, readonly SlotState[]>> = {
+  opening: ['idle', 'leased', 'closing', 'gone'],
+  idle: ['checking', 'leased', 'closing'],
+  checking: ['idle', 'leased', 'closing'],
+  leased: ['idle', 'leased', 'resetting', 'closing'],
+  resetting: ['idle', 'leased', 'closing'],
+  closing: ['gone'],
+  gone: [],
+}
+
+export type SlotState = 'opening' | 'idle' | 'checking' | 'leased' | 'resetting' | 'closing' | 'gone'
+
+/** One permit's record: at most one connection, and everything the pool knows of it. `move` alone writes the state. */
+export class Slot<C> implements Linked<Slot<C>> {
+  readonly permit: Permit
+  /** Written by `move` only. */
+  state: SlotState = 'opening'
+  /** Set from the end of opening on. */
+  connection: C | undefined
+  openedAt = 0
+  /** When it is to be replaced; drawn once, when it opens. */
+  expiresAt: number = Infinity
+  /** When it was last put back by a user; a ping does not count. */
+  idleAt = 0
+  /** Leases so far; tells a lease whether the slot is still its own. */
+  uses = 0
+  leasedAt = 0
+  /** While checking: whom the connection is for. Undefined if the waiter has left meanwhile. */
+  waiter: Waiter<Slot<C>> | undefined
+  /** From closing on. */
+  closeReason: CloseReason | undefined
+  /** What made it close, for those who watch. */
+  note: unknown
+  /** Closing, and nobody saw the other side let go. */
+  doubtful = false
+
+  next: Slot<C> | undefined
+  previous: Slot<C> | undefined
+  deque: object | undefined
+
+  constructor(permit: Permit) {
+    this.permit = permit
+  }
+}
+
+/** The only writer of a slot's state. */
+export function move<C>(slot: Slot<C>, to: SlotState): void {
+  if (!moves[slot.state].includes(to)) throw new Error(`bug: a slot cannot move from ${slot.state} to ${to}`)
+  slot.state = to
+}

@@ -1,0 +1,76 @@
+import type { Linked } from './deque.ts'
+import { Deque } from './deque.ts'
+
+/** waiting → served | timed out | aborted | refused; one winner, for good. */
+export type WaiterState = 'waiting' | 'served' | 'timed out' | 'aborted' | 'refused'
+
+/** What is done with the answer. */
+export interface Answer<S> {
+  serve(slot: S): void
+  fail(error: unknown): void
+}
+
+/** One acquire that has not been answered. Who answers it says so with `settle`, and acts only if that was the first. */
+export class Waiter<S> implements Linked<Waiter<S>> {
+  state: WaiterState = 'waiting'
+  readonly queuedAt: number
+  /** Absolute, whatever it waits for. */
+  readonly deadlineAt: number
+  readonly answer: Answer<S>
+
+  next: Waiter<S> | undefined
+  previous: Waiter<S> | undefined
+  deque: object | undefined
+
+  constructor(queuedAt: number, deadlineAt: number, answer: Answer<S>) {
+    this.queuedAt = queuedAt
+    this.deadlineAt = deadlineAt
+    this.answer = answer
+  }
+
+  /** True for the first who calls it: the answer is theirs to give. */
+  settle(to: Exclude<WaiterState, 'waiting'>): boolean {
+    if (this.state !== 'waiting') return false
+    this.state = to
+    return true
+  }
+}
+
+/** Unanswered acquires, oldest first. All are in state `waiting`. */
+export class Waiters<S> {
+  readonly #queue = new Deque<Waiter<S>>()
+
+  get size(): number {
+    return this.#queue.size
+  }
+
+  get oldest(): Waiter<S> | undefined {
+    return this.#queue.first
+  }
+
+  /** Joins at the end. */
+  join(waiter: Waiter<S>): void {
+    this.#queue.pushBack(waiter)
+  }
+
+  /** Goes (back) to the head: its turn had come already, or it goes before everybody's. */
+  putFirst(waiter: Waiter<S>): void {
+    this.#queue.pushFront(waiter)
+  }
+
+  next(): Waiter<S> | undefined {
+    return this.#queue.shiftFront()
+  }
+
+  /** Leaves from anywhere, O(1). False if it was not here. */
+  leave(waiter: Waiter<S>): boolean {
+    return this.#queue.remove(waiter)
+  }
+
+  /** Whether it is one of the first `count`. */
+  isAmongFirst(waiter: Waiter<S>, count: number): boolean {
+    let one = this.#queue.first
+    for (let i = 0; one && i < count; i++, one = one.next) if (one === waiter) return true
+    return false
+  }
+}
