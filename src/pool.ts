@@ -3,11 +3,11 @@ import { tell } from './channels.ts'
 import type { Clock, Timer } from './clock.ts'
 import { Core } from './core.ts'
 import type { Action } from './core.ts'
-import { withinDeadline } from './deadline.ts'
 import { deferred } from './deferred.ts'
 import type { Deferred } from './deferred.ts'
-import type { Driver, Identity } from './driver.ts'
-import { AcquireTimeoutError, ConnectError, optionTypeError } from './errors.ts'
+import type { Driver } from './driver.ts'
+import { DriverCalls, closeConnectionTimeoutMs } from './driver-calls.ts'
+import { AcquireTimeoutError, optionTypeError } from './errors.ts'
 import { Lease } from './lease.ts'
 import type { Lessor } from './lease.ts'
 import { duration, resolveOptions } from './options.ts'
@@ -26,10 +26,6 @@ export interface AcquireOptions {
   timeoutMs?: number
 }
 
-const pingTimeoutMs = 2_000
-const closeConnectionTimeoutMs = 5_000
-const reapTimeoutMs = 10_000
-const reapPauseMs = 250
 const leaseFirstTimeoutMs = 1_000
 const noOptions: AcquireOptions = {}
 const done: Promise<void> = Promise.resolve()
@@ -54,6 +50,7 @@ export class Pool<C> implements AsyncDisposable {
   readonly #clock: Clock
   readonly #permits: Permits
   readonly #core: Core<C>
+  readonly #calls: DriverCalls<C>
   readonly #lessor: Lessor<C>
   /** Aborted when the pool stops waiting for anything that is under way. */
   readonly #stopping = new AbortController()
@@ -77,6 +74,16 @@ export class Pool<C> implements AsyncDisposable {
     this.#clock = this.#options.clock
     this.#permits = permitsFor(this.#options)
     this.#core = new Core<C>(this.#options, this.#permits)
+    this.#calls = new DriverCalls<C>({
+      driver,
+      core: this.#core,
+      permits: this.#permits,
+      options: this.#options,
+      stopping: this.#stopping.signal,
+      changed: () => this.#act(true),
+      incurable: (error) => this.#failOpeners(error),
+      leaseFirst: () => this.#leaseFirst(),
+    })
     this.#lessor = {
       name: this.#options.name,
       now: () => this.#clock.now(),
@@ -262,25 +269,15 @@ export class Pool<C> implements AsyncDisposable {
 
   #released(slot: Slot<C>): void {
     this.#core.released(slot, this.#clock.now())
-    this.#rest(slot)
+    this.#calls.rest(slot)
     if (this.#core.actions.length > 0 || this.#permits.unsettled) this.#act(true)
   }
 
   async #reset(slot: Slot<C>, mode: 'auto' | 'full'): Promise<void> {
-    const connection = slot.connection as C
     this.#core.resetting(slot)
-    try {
-      await withinDeadline((signal) => this.#driver.reset(connection, { mode, signal }), {
-        clock: this.#clock,
-        ms: this.#options.resetTimeoutMs,
-      })
-    } catch (cause) {
-      tell('millpond:reset-error', () => ({ pool: this.name, connection: slot.permit.tag, cause }))
-      this.#core.destroy(slot, 'reset failed')
-      this.#act(true)
-      return
-    }
-    this.#released(slot)
+    if (await this.#calls.reset(slot, mode)) return this.#released(slot)
+    this.#core.destroy(slot, 'reset failed')
+    this.#act(true)
   }
 
   #destroy(slot: Slot<C>, uses: number, reason: string | undefined): Promise<void> {
@@ -289,11 +286,6 @@ export class Pool<C> implements AsyncDisposable {
     this.#core.destroy(slot, 'destroyed')
     this.#act(true)
     return done
-  }
-
-  /** A connection that nobody uses keeps no process alive. */
-  #rest(slot: Slot<C>): void {
-    if (slot.state === 'idle') this.#driver.unref?.(slot.connection as C)
   }
 
   // ── Doing what the core and the permits have decided ───────────────────────────────────────────────────────────
@@ -330,7 +322,7 @@ export class Pool<C> implements AsyncDisposable {
       retireIdle: () => pool.#core.retireIdle(),
       settled: () => pool.#act(false),
       refuse: (error) => pool.#refuse(error),
-      reap: (identity) => pool.#reap(identity),
+      reap: (identity) => pool.#calls.reap(identity),
     }
   }
 
@@ -369,142 +361,13 @@ export class Pool<C> implements AsyncDisposable {
       case 'fail':
         return action.waiter.answer.fail(action.error)
       case 'open':
-        return void this.#open(action.slot)
+        return void this.#calls.open(action.slot)
       case 'ping':
-        return void this.#ping(action.slot)
+        return void this.#calls.ping(action.slot)
       case 'close':
-        return void this.#closeConnection(action.slot)
+        return void this.#calls.close(action.slot)
       case 'reap':
-        return void this.#reapSlot(action.slot)
-    }
-  }
-
-  async #open(slot: Slot<C>): Promise<void> {
-    const startedAt = this.#clock.now()
-    let connection: C
-    try {
-      connection = await withinDeadline((signal) => this.#driver.open({ signal, tag: slot.permit.tag }), {
-        clock: this.#clock,
-        ms: this.#options.connectTimeoutMs,
-        signal: this.#stopping.signal,
-        // It came after all: closing it is the evidence that its permit waits for.
-        late: (late) => {
-          slot.connection = late
-          void this.#closeConnection(slot)
-        },
-      })
-    } catch (error) {
-      return this.#openFailed(slot, error)
-    }
-    const now = this.#clock.now()
-    tell('millpond:open', () => ({ pool: this.name, connection: slot.permit.tag, durationMs: now - startedAt }))
-    this.#permits.opened(slot.permit, this.#driver.identity(connection))
-    this.#core.opened(slot, connection, now)
-    this.#driver.onClose(connection, (cause) => {
-      slot.note ??= cause
-      this.#core.lost(slot, this.#clock.now())
-      this.#act(true)
-    })
-    this.#rest(slot)
-    this.#act(true)
-  }
-
-  #openFailed(slot: Slot<C>, error: unknown): void {
-    const cause =
-      error instanceof Error && error.name === 'DeadlineError'
-        ? new ConnectError(`No connection within ${this.#options.connectTimeoutMs} ms`, {
-            doubtful: true,
-            cause: error,
-          })
-        : error
-    tell('millpond:connect-error', () => ({ pool: this.name, cause }))
-    this.#core.openFailed(slot, cause, this.#clock.now())
-    if (cause instanceof ConnectError && !cause.retryable) for (const opener of this.#openers) opener.reject(cause)
-    this.#act(true)
-  }
-
-  async #ping(slot: Slot<C>): Promise<void> {
-    const connection = slot.connection as C
-    this.#driver.ref?.(connection)
-    let alive = true
-    try {
-      await withinDeadline((signal) => this.#driver.ping(connection, signal), {
-        clock: this.#clock,
-        ms: pingTimeoutMs,
-      })
-    } catch (cause) {
-      alive = false
-      slot.note ??= cause
-    }
-    this.#core.checked(slot, alive, this.#clock.now())
-    this.#rest(slot)
-    this.#act(true)
-  }
-
-  async #closeConnection(slot: Slot<C>): Promise<void> {
-    const connection = slot.connection as C
-    tell('millpond:close', () => ({
-      pool: this.name,
-      connection: slot.permit.tag,
-      reason: slot.closeReason ?? 'surplus',
-      cause: slot.note,
-    }))
-    this.#driver.ref?.(connection)
-    const closed = (): void => {
-      this.#core.closed(slot)
-      this.#act(true)
-    }
-    try {
-      await withinDeadline((signal) => this.#driver.close(connection, signal), {
-        clock: this.#clock,
-        ms: closeConnectionTimeoutMs,
-        signal: this.#stopping.signal,
-        late: closed,
-      })
-    } catch (cause) {
-      const mayReap = this.#driver.reap !== undefined
-      const settled = !(cause instanceof Error && cause.name === 'DeadlineError')
-      if (!mayReap && settled) return closed()
-      tell('millpond:doubtful', () => ({ pool: this.name, connection: slot.permit.tag, cause }))
-      this.#core.inDoubt(slot)
-      this.#act(true)
-      return
-    }
-    closed()
-  }
-
-  // ── Reaping ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Until somebody has made sure, or the pool leaves the permit to others. */
-  async #reapSlot(slot: Slot<C>): Promise<void> {
-    const identity = slot.connection === undefined ? undefined : this.#driver.identity(slot.connection)
-    while (slot.state === 'closing' && !this.#stopping.signal.aborted && this.#driver.reap) {
-      if (await this.#reap(identity ?? { pid: 0, secret: 0, tag: slot.permit.tag })) {
-        this.#core.closed(slot)
-        this.#act(true)
-        return
-      }
-      await new Promise<void>((resolve) => {
-        this.#clock.setTimer(resolve, reapPauseMs, false)
-      })
-    }
-  }
-
-  async #reap(identity: Identity): Promise<boolean> {
-    const { reap } = this.#driver
-    if (!reap) return false
-    const via = await this.#leaseFirst()
-    try {
-      return await withinDeadline((signal) => reap.call(this.#driver, identity, { via: via?.connection, signal }), {
-        clock: this.#clock,
-        ms: reapTimeoutMs,
-        keepAlive: false,
-      })
-    } catch (cause) {
-      tell('millpond:doubtful', () => ({ pool: this.name, connection: identity.tag, cause }))
-      return false
-    } finally {
-      await via?.release()
+        return void this.#calls.reapSlot(action.slot)
     }
   }
 
@@ -519,9 +382,13 @@ export class Pool<C> implements AsyncDisposable {
     }
   }
 
+  #failOpeners(error: unknown): void {
+    for (const opener of this.#openers) opener.reject(error)
+  }
+
   #refuse(error: Error): void {
     this.#core.refuse(error)
-    for (const opener of this.#openers) opener.reject(error)
+    this.#failOpeners(error)
     this.#act(false)
   }
 
@@ -565,7 +432,7 @@ export class Pool<C> implements AsyncDisposable {
   async #close(timeoutMs: number, closedBy: Error): Promise<{ revoked: number }> {
     this.#core.close(closedBy)
     this.#empty = deferred<void>()
-    for (const opener of this.#openers) opener.reject(this.#core.refusal)
+    this.#failOpeners(this.#core.refusal)
     this.#act(true)
     let revoked = 0
     const timers: Timer[] = []

@@ -1,0 +1,65 @@
+import { workerData } from 'node:worker_threads'
+import { createPool } from '../src/postgres/index.ts'
+import { RunClient } from '../src/service/run-client.ts'
+import type { ServerContext } from '../src/service/modules.ts'
+import type { FromServer, ServerThreadData, ToServer } from '../src/service/thread.ts'
+import { toWire } from '../src/service/wire.ts'
+
+// The entry point of a server's thread: starts the server, then waits until it is told to stop.
+
+const data = workerData as ServerThreadData
+const { port } = data
+const pool = createPool(data.url, data.pool)
+const stopping = new AbortController()
+const say = (message: FromServer): void => port.postMessage(message)
+const client = new RunClient(say)
+
+let server: unknown
+
+port.on('message', (message: ToServer) => {
+  if (message.type === 'reply') client.answer(message)
+  else stop().catch(fail)
+})
+
+async function start(): Promise<void> {
+  const module = (await import(data.module)) as { default?: (context: ServerContext) => unknown }
+  if (typeof module.default !== 'function') {
+    throw new TypeError(`A server's module must export a function as its default: ${data.module} does not.`)
+  }
+  server = await module.default({
+    pool,
+    run: client.run as ServerContext['run'],
+    data: data.data,
+    signal: stopping.signal,
+    index: data.index,
+    announce: (address) => say({ type: 'address', address }),
+  })
+  say({ type: 'ready' })
+}
+
+/** Stop accepting, finish, dispose, give the connections back; then nothing is left that keeps the thread alive. */
+async function stop(): Promise<void> {
+  stopping.abort()
+  try {
+    await dispose()
+  } finally {
+    await pool.close()
+    port.close()
+  }
+}
+
+async function dispose(): Promise<void> {
+  if (typeof server !== 'object' || server === null) return
+  if (Symbol.asyncDispose in server) await (server as AsyncDisposable)[Symbol.asyncDispose]()
+  else if (Symbol.dispose in server) (server as Disposable)[Symbol.dispose]()
+}
+
+function fail(error: unknown): void {
+  say({ type: 'failed', reply: { ok: false, error: toWire(error) } })
+}
+
+start().catch(async (error: unknown) => {
+  fail(error)
+  await pool.close()
+  port.close()
+})
