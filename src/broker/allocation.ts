@@ -1,0 +1,206 @@
+// When a permit moves between members. Pure arithmetic over what was read at the moment of the decision; no history.
+//
+// A move costs M: close here, wake, connect there; meanwhile the connection serves nobody. So
+//   - a connection stays with its member for K·M before anybody else may claim it on a release: what is lost by forced
+//     moves stays below 1 / (1 + K);
+//   - on a release it goes to a member that has none (once its head has waited longer than mine, or Z·M); else to one
+//     with at least two fewer whose head has waited longer than mine; else to one whose head has waited f times longer
+//     than mine, and K·M more. Only above f = 4 is the one who gave not worse off afterwards: no move reverses itself;
+//   - an idle connection may be called away once it has idled for M, a member's last one after K·M, unless the asker
+//     has none.
+// `min` is never taken. By these rules at most one permit is on its way to a member at a time.
+
+/** Moves' worth of time that a connection stays, once opened. */
+export const K = 10
+/** How many times longer than mine another member's wait must be. */
+export const f = 4
+/** Moves' worth of time after which a member without any comes first. */
+export const Z = 3
+
+/** A member, as read. Times are milliseconds, as ages. */
+export interface MemberView {
+  alive: boolean
+  /** Permits that it would open with now; those under way not counted. */
+  want: number
+  /** How long its oldest waiter has waited. */
+  waited: number
+  /** Permits that it has or is getting; closing ones, and those it is about to give, not counted. */
+  held: number
+  /** Permits granted to it that it has not picked up. */
+  granted: number
+  /** Openings under way. */
+  opening: number
+  idle: number
+  /** How long the oldest of them has idled. */
+  idled: number
+  min: number
+}
+
+/** Everything that a decision is made from. */
+export interface View {
+  /** By number of row. */
+  readonly members: MemberView[]
+  /** How many of them count. */
+  size: number
+  /** Permits on their way to whoever wants: free, or closing and soon to be given. */
+  supply: number
+  /** What a move costs, in ms. */
+  move: number
+}
+
+/** No member. */
+export const nobody = -1
+
+/** Permits that a member wants and that are not on their way to it. */
+export function owed(member: MemberView): number {
+  return member.alive ? Math.max(0, member.want - member.granted) : 0
+}
+
+/** Who is next for a permit that is free: members without any first, then who has waited longest. */
+function goesBefore(a: MemberView, b: MemberView): boolean {
+  if ((a.held === 0) !== (b.held === 0)) return a.held === 0
+  return a.waited > b.waited
+}
+
+/** As `goesBefore`, for idle connections: who has fewest, then who has waited longest. */
+function isPoorer(a: MemberView, b: MemberView): boolean {
+  return a.held === b.held ? a.waited > b.waited : a.held < b.held
+}
+
+/** Whom a permit goes to that I have no use for; nobody if nobody is owed one. */
+export function nextOwed(view: View, me: number): number {
+  let next = nobody
+  for (let i = 0; i < view.size; i++) {
+    if (i === me || owed(view.members[i]!) === 0) continue
+    if (next === nobody || goesBefore(view.members[i]!, view.members[next]!)) next = i
+  }
+  return next
+}
+
+/**
+ * Whom I owe a connection that is being released, `waited` being the age of the head of my own queue (0 if nobody
+ * waits) and `open` how long the connection has been open. Nobody: it is mine to use.
+ */
+export function owedOnRelease(view: View, me: number, waited: number, open: number): number {
+  const { held, min } = view.members[me]!
+  if (open < K * view.move || held <= min) return nobody
+  return worseOff(view, me, held, waited)
+}
+
+/** Who is so much worse off than I am, having `held` and waiting for `waited`, that a permit of mine goes there. */
+function worseOff(view: View, me: number, held: number, waited: number): number {
+  // What is on its way already counts as received by those who are next for it.
+  const due = afterSupply(view)
+  let none = nobody
+  let fewer = nobody
+  for (let i = 0; i < view.size; i++) {
+    const member = view.members[i]!
+    if (i === me || owed(member) === 0 || member.granted + member.opening > 0 || due[i] !== owed(member)) continue
+    if (member.held === 0) {
+      if (member.waited <= Math.min(waited, Z * view.move)) continue
+      if (none === nobody || member.waited > view.members[none]!.waited) none = i
+    } else if (
+      (member.held <= held - 2 && member.waited > waited) ||
+      member.waited > f * waited + K * view.move
+    ) {
+      if (fewer === nobody || member.waited > view.members[fewer]!.waited) fewer = i
+    }
+  }
+  return none === nobody ? fewer : none
+}
+
+/**
+ * Whom a permit of mine goes to whose connection has ended for a reason of its own, `lacking` being how many I would
+ * open now. Me, unless somebody is so much worse off that I would owe it on a release as well.
+ */
+export function owedOnReturn(view: View, me: number, lacking: number): number {
+  if (lacking === 0) return nextOwed(view, me)
+  const mine = view.members[me]!
+  if (mine.held + 1 <= mine.min) return me
+  const other = worseOff(view, me, mine.held + 1, mine.waited)
+  return other === nobody ? me : other
+}
+
+/** What each member is owed once all that is on its way has arrived. */
+function afterSupply(view: View): number[] {
+  const due: number[] = []
+  const served: boolean[] = []
+  for (let i = 0; i < view.size; i++) {
+    due.push(owed(view.members[i]!))
+    served.push(false)
+  }
+  for (let left = view.supply; left > 0; left--) {
+    let next = nobody
+    for (let i = 0; i < view.size; i++) {
+      if (due[i] === 0) continue
+      // Who has been served once is not without any more.
+      const before =
+        next === nobody ||
+        (served[i] === served[next] ? goesBefore(view.members[i]!, view.members[next]!) : served[next])
+      if (before) next = i
+    }
+    if (next === nobody) break
+    due[next]!--
+    served[next] = true
+  }
+  return due
+}
+
+/** Whether somebody other than I is owed more than is on its way. */
+export function isShort(view: View): boolean {
+  let short = -view.supply
+  for (let i = 0; i < view.size; i++) short += owed(view.members[i]!)
+  return short > 0
+}
+
+/** How long a connection of a member must have idled before it can be called away for the asker. */
+export function ripeAfter(view: View, donor: MemberView, asker: MemberView): number {
+  return donor.held > 1 || asker.held === 0 ? view.move : K * view.move
+}
+
+/** Whether the oldest idle connection of a member may go to the asker now. */
+function isRipe(view: View, donor: MemberView, asker: MemberView): boolean {
+  return donor.idle > 0 && donor.held > donor.min && donor.idled >= ripeAfter(view, donor, asker)
+}
+
+/** Whom my oldest idle connection goes to; nobody if it stays. */
+export function owedOfIdle(view: View, me: number): number {
+  if (!isShort(view)) return nobody
+  const due = afterSupply(view)
+  const donor = view.members[me]!
+  let next = nobody
+  for (let i = 0; i < view.size; i++) {
+    const asker = view.members[i]!
+    if (i === me || due[i] === 0 || !isRipe(view, donor, asker)) continue
+    if (next === nobody || isPoorer(asker, view.members[next]!)) next = i
+  }
+  return next
+}
+
+/** Whom to wake so that it gives up an idle connection: of those with a ripe one the member with most. Never me. */
+export function donor(view: View, me: number): number {
+  if (!isShort(view)) return nobody
+  const due = afterSupply(view)
+  let most = nobody
+  for (let i = 0; i < view.size; i++) {
+    const member = view.members[i]!
+    if (i === me || !member.alive || (most !== nobody && member.idle <= view.members[most]!.idle)) continue
+    for (let j = 0; j < view.size; j++) {
+      if (j === i || due[j] === 0 || !isRipe(view, member, view.members[j]!)) continue
+      most = i
+      break
+    }
+  }
+  return most
+}
+
+/** How long until the next idle connection elsewhere is ripe for me; Infinity if none will be. */
+export function nextRipening(view: View, me: number): number {
+  let next = Infinity
+  for (let i = 0; i < view.size; i++) {
+    const member = view.members[i]!
+    if (i === me || !member.alive || member.idle === 0 || member.held <= member.min) continue
+    next = Math.min(next, Math.max(0, ripeAfter(view, member, view.members[me]!) - member.idled))
+  }
+  return next
+}

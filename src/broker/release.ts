@@ -1,0 +1,48 @@
+import { nobody, owedOnRelease } from './allocation.ts'
+import { at, elapsed, header } from './layout.ts'
+import { look } from './look.ts'
+import type { Host, Phase, PhaseOf, Registers } from './registers.ts'
+
+// The hot path: a lease has ended, and its connection could be lent again. While nobody else wants anything this is one
+// load, and now and then a store. It need not settle, because
+//   1. it makes sure that my row shows an idle connection (the row may show one that is leased, never the opposite),
+//   2. then it reads `asks`.
+// Whoever begins to want after 2 looks at my row after 1, finds the connection and wakes me.
+
+type ReleasePhase = Extract<Phase, 'release' | 'show idle since' | 'show idle' | 'load asks' | 'judge'>
+
+export const releasePhases: Readonly<Record<ReleasePhase, PhaseOf>> = {
+  release(r, _, host) {
+    r.yields = false
+    r.at = r.shown.idle === 0 && host.waiting === 0 ? 'show idle since' : 'load asks'
+  },
+
+  'show idle since'(r, ledger, host) {
+    r.shown.idleSince = host.now()
+    Atomics.store(ledger.words, at(ledger, r.me, 'idleSince'), r.shown.idleSince)
+    r.at = 'show idle'
+  },
+
+  'show idle'(r, ledger) {
+    r.shown.idle = 1
+    Atomics.store(ledger.words, at(ledger, r.me, 'idle'), 1)
+    r.at = 'load asks'
+  },
+
+  'load asks'(r, ledger) {
+    const asks = Atomics.load(ledger.words, header.asks)
+    if (asks === r.seenAsks && !r.othersWant) r.at = 'rest'
+    else look(r, 'judge')
+  },
+
+  judge(r, _, host) {
+    const waited = host.waiting > 0 ? elapsed(host.since, host.now()) : 0
+    r.yields = owedOnRelease(r.view, r.me, waited, r.open) !== nobody
+    r.at = 'rest'
+  },
+}
+
+/** Whether the row does not fit the pool any more in a way that others could suffer from: then settle. */
+export function isOutdated(r: Registers, host: Host): boolean {
+  return r.hand.length > 0 || r.shown.want > 0 || host.lacking > 0 || (r.shown.idle === 0 && host.idle > 0)
+}
