@@ -1,0 +1,378 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Deque } from '../deque.ts'
+import type { Linked } from '../deque.ts'
+import { deferred } from '../deferred.ts'
+import type { Deferred } from '../deferred.ts'
+import type { Identity } from '../driver.ts'
+import { ConnectionLostError } from '../errors.ts'
+import { sendCancelRequest } from './cancel.ts'
+import type { Address } from './dial.ts'
+import { serverError } from './connect-error.ts'
+import type { TransactionStatus } from './frames.ts'
+import { cancelUnsent, failNextPortion, freeze } from './query.ts'
+import type { RawQuery } from './query.ts'
+import { Traces, traceOfText } from './reset.ts'
+import type { Trace } from './reset.ts'
+import type { Inner } from './template.ts'
+import type { Wire } from './wire.ts'
+
+/** How long a request to cancel may take before what it was for goes on without it. */
+const cancelTimeoutMs = 5_000
+
+export type Row = Record<string, unknown>
+
+interface RunOptions {
+  /** Called once, when the wire is quiet again after the query, or the query will not be sent (any more). */
+  done?: () => void
+  /** The pool's own: its traces are not the lease's. */
+  own?: boolean
+}
+
+/** One query on its way through a connection. */
+export class Task implements Linked<Task> {
+  readonly query: RawQuery
+  readonly own: boolean
+  readonly done: () => void
+  /** Some of it has been written. Before that, a quiet wire says nothing. */
+  wrote = false
+  retried = false
+  cancelling = false
+  trace: Trace = 'nothing'
+  stream: { destroyed: boolean; destroy(error: Error): void } | undefined
+
+  next: Task | undefined
+  previous: Task | undefined
+  deque: object | undefined
+
+  constructor(query: RawQuery, { done = nothing, own = false }: RunOptions) {
+    this.query = query
+    this.done = done
+    this.own = own
+  }
+}
+
+/**
+ * One session of the server: one instance of postgres.js, one socket, one life.
+ *
+ * State
+ *   current   the query that has been handed to postgres.js and whose answer is not complete
+ *   queue     those that wait for that, oldest first
+ *   cancels   requests to cancel that are under way: until they have ended they could hit what is sent next
+ *   lost      the session has ended (or we have ended it), and why
+ *
+ * Always
+ *   1. at most one query is unanswered. postgres.js gives the neighbour of a query that fails in the wrong moment its
+ *      error, its rows, or no answer at all
+ *   2. a query is handed over only while the wire is quiet and no cancel is under way
+ *   3. lost implies: no current, an empty queue, and postgres.js parted from the socket
+ */
+export class Connection {
+  readonly identity: Identity
+  readonly traces: Traces = new Traces()
+  readonly #address: Address
+  readonly #wire: Wire
+  readonly #inner: Inner
+  readonly #queue = new Deque<Task>()
+  #current: Task | undefined
+  #plain = false
+  #cancels = 0
+  #lost: { readonly cause: unknown } | undefined
+  readonly #onLost: ((cause: unknown) => void)[] = []
+  #idleWaiters: Deferred<void>[] = []
+
+  constructor(wire: Wire, inner: Inner, address: Address, tag: string) {
+    this.#wire = wire
+    this.#inner = inner
+    this.#address = address
+    this.identity = { pid: wire.frames.pid, secret: wire.frames.secret, tag }
+    wire.listen({
+      arrived: () => this.#arrived(),
+      wrote: () => this.#wrote(),
+      mending: () => this.#mending(),
+      died: (cause) => this.#lose(cause),
+    })
+  }
+
+  // ── What it is doing ───────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Nothing runs, nothing waits, nothing is being cancelled. */
+  get idle(): boolean {
+    return this.#current === undefined && this.#queue.size === 0 && this.#cancels === 0
+  }
+
+  /** What the server said with its last answer. */
+  get status(): TransactionStatus {
+    return this.#wire.frames.status
+  }
+
+  get isLost(): boolean {
+    return this.#lost !== undefined
+  }
+
+  /**
+   * Whether what runs waits for its user, who has left: a COPY that has not been completed, a cursor that has not been
+   * read to its end. A cursor left by `break` is closed, but the words are still on their way out.
+   */
+  async isUnfinished(): Promise<boolean> {
+    for (let turns = 0; turns < 3 && this.#waitsForUser; turns++) await nextTurn()
+    return this.#waitsForUser
+  }
+
+  get #waitsForUser(): boolean {
+    return this.#current !== undefined && (this.#wire.frames.copy !== undefined || this.#wire.frames.suspended)
+  }
+
+  /** Syncs and queries sent; for tests of what costs a round trip. */
+  get roundTrips(): number {
+    return this.#wire.frames.asked
+  }
+
+  /** Calls `fn` once, when the session ends; at once if it has ended. */
+  onLost(fn: (cause: unknown) => void): void {
+    if (this.#lost) fn(this.#lost.cause)
+    else this.#onLost.push(fn)
+  }
+
+  ref(): void {
+    this.#wire.ref()
+  }
+
+  unref(): void {
+    this.#wire.unref()
+  }
+
+  // ── Running ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Runs a query, after those before it. */
+  run(query: RawQuery, options: RunOptions = noOptions): Task {
+    const task = new Task(query, options)
+    query.runsOn = this
+    if (this.#lost) {
+      query.reject(new ConnectionLostError(this.#lost.cause))
+      task.done()
+    } else if (this.idle) {
+      this.#handOver(task)
+    } else {
+      this.#queue.pushBack(task)
+    }
+    return task
+  }
+
+  /** Runs a statement of the pool's own. The signal ends the waiting, not the statement. */
+  async ask(text: string, parameters: readonly unknown[] = [], signal?: AbortSignal): Promise<readonly Row[]> {
+    return await this.askTask(text, parameters, signal).rows
+  }
+
+  /** As `ask`; the task tells whether the statement went out. */
+  askTask(
+    text: string,
+    parameters: readonly unknown[] = [],
+    signal?: AbortSignal,
+  ): { rows: Promise<readonly Row[]>; task: Task } {
+    const query = this.#inner.unsafe(text, parameters)
+    // Marked as executed: `then` is to wait for it, not to start it.
+    query.executed = true
+    const rows = unlessAborted<readonly Row[]>(query, signal)
+    return { rows, task: this.run(query, { own: true }) }
+  }
+
+  /** Resolves when it is idle; rejects when it is lost, or with the signal's reason. */
+  whenIdle(signal?: AbortSignal): Promise<void> {
+    if (this.#lost) return Promise.reject(new ConnectionLostError(this.#lost.cause))
+    if (this.idle) return Promise.resolve()
+    const waiter = deferred<void>()
+    this.#idleWaiters.push(waiter)
+    return unlessAborted<void>(waiter.promise, signal)
+  }
+
+  /** Cancels one query: before it is sent, or on the server. Nothing happens if it is not on this connection. */
+  cancel(query: RawQuery): void {
+    if (this.#current?.query === query) return this.#cancelCurrent()
+    for (const task of this.#queue) {
+      if (task.query !== query) continue
+      this.#queue.remove(task)
+      cancelUnsent(query)
+      task.done()
+      return
+    }
+  }
+
+  /** Cancels what runs and what waits. */
+  cancelAll(): void {
+    for (let task = this.#queue.shiftFront(); task; task = this.#queue.shiftFront()) {
+      cancelUnsent(task.query)
+      task.done()
+    }
+    this.#cancelCurrent()
+  }
+
+  // ── Ending ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Ends the session. Resolves when the server has let it go, which its own end of the stream tells; rejects when the
+   * stream ended otherwise, or with the signal's reason.
+   */
+  async end(signal: AbortSignal): Promise<void> {
+    const busy = this.#current !== undefined && !this.#wire.frames.quiet
+    const cause = new Error('the pool closed it')
+    this.#lose(cause)
+    if (this.#wire.peerEnded) return
+    const onAbort = (): void => this.#wire.kill(cause)
+    signal.addEventListener('abort', onAbort, { once: true })
+    if (signal.aborted) onAbort()
+    // The server reads the goodbye after the statement it is at.
+    const cancel = busy ? sendCancelRequest(this.#address, this.identity, signal).catch(nothing) : undefined
+    this.#wire.hangUp(cause)
+    try {
+      await this.#wire.released
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+      await cancel
+    }
+  }
+
+  // ── The wire's news ────────────────────────────────────────────────────────────────────────────────────────────
+
+  #handOver(task: Task): void {
+    const { query } = task
+    this.#current = task
+    if (task.own !== this.#plain) this.#inner.plain((this.#plain = task.own))
+    this.#inner.handler(query)
+    freeze(query)
+    if (task.own || query.string === undefined) return
+    task.trace = traceOfText(query.string)
+    this.traces.sent(task.trace)
+  }
+
+  #wrote(): void {
+    const task = this.#current
+    if (!task || task.wrote) return
+    task.wrote = true
+    if (task.cancelling) this.#sendCancel()
+  }
+
+  /** postgres.js writes one more Sync at the end of a cursor's answer, and would take the one made up for the end. */
+  #mending(): void {
+    if (this.#current?.query.cursorFn) this.#current.query.cursorFn = undefined
+  }
+
+  #arrived(): void {
+    const { frames } = this.#wire
+    if (frames.fatal) return this.#lose(undefined)
+    const task = this.#current
+    if (!task) return
+    if (frames.copy && !task.stream) this.#keepStream(task)
+    if (frames.quiet) {
+      // postgres.js sends it again, but has not yet.
+      if (task.query.retried && !task.retried) {
+        task.retried = true
+        task.wrote = false
+      }
+      this.#settle()
+    } else if (task.query.cursorFn && !task.query.active && frames.midway) {
+      this.#lose(new Error('a portion of a cursor could not be read'))
+    }
+  }
+
+  /** The current query is over as soon as the wire is quiet and nothing that is meant for it is on its way. */
+  #settle(): void {
+    const task = this.#current
+    if (!task || !task.wrote || this.#cancels > 0 || !this.#wire.frames.quiet) return
+    this.#current = undefined
+    const tags = this.#wire.frames.takeTags()
+    if (!task.own) this.traces.answered(task.trace, tags)
+    task.done()
+    if (this.#queue.size > 0) queueMicrotask(this.#advance)
+    else if (this.#idleWaiters.length > 0 && this.idle) this.#wake()
+  }
+
+  readonly #advance = (): void => {
+    if (this.#current || this.#cancels > 0 || this.#lost) return
+    const task = this.#queue.shiftFront()
+    if (task) this.#handOver(task)
+  }
+
+  #wake(): void {
+    const waiters = this.#idleWaiters
+    this.#idleWaiters = []
+    for (const waiter of waiters) waiter.resolve()
+  }
+
+  /** The stream of a COPY: postgres.js forgets it with its last byte, before the server has confirmed it. */
+  #keepStream(task: Task): void {
+    task.query.then((stream) => {
+      if (isStream(stream)) task.stream = stream
+    }, nothing)
+  }
+
+  #cancelCurrent(): void {
+    const task = this.#current
+    if (!task || task.cancelling) return
+    task.cancelling = true
+    if (task.wrote) this.#sendCancel()
+  }
+
+  #sendCancel(): void {
+    this.#cancels++
+    const settled = (): void => {
+      this.#cancels--
+      this.#settle()
+      this.#advance()
+      if (this.#idleWaiters.length > 0 && this.idle) this.#wake()
+    }
+    sendCancelRequest(this.#address, this.identity, AbortSignal.timeout(cancelTimeoutMs)).then(settled, settled)
+  }
+
+  #lose(cause: unknown): void {
+    if (this.#lost) return
+    const { fatal } = this.#wire.frames
+    const reason = fatal ? serverError(fatal) : cause
+    this.#lost = { cause: reason }
+    const task = this.#current
+    this.#current = undefined
+    const error = new ConnectionLostError(reason)
+    if (task) failNextPortion(task.query, error)
+    this.#wire.cut(error)
+    if (task) {
+      // Not all that is unfinished is known to postgres.js.
+      task.query.reject(error)
+      if (task.stream && !task.stream.destroyed) task.stream.destroy(error)
+      task.done()
+    }
+    for (let next = this.#queue.shiftFront(); next; next = this.#queue.shiftFront()) {
+      next.query.reject(new ConnectionLostError(reason))
+      next.done()
+    }
+    for (const waiter of this.#idleWaiters) waiter.reject(error)
+    this.#idleWaiters = []
+    for (const fn of this.#onLost) fn(reason)
+  }
+}
+
+const noOptions: RunOptions = {}
+
+function nothing(): void {}
+
+function isStream(value: unknown): value is { destroyed: boolean; destroy(error: Error): void } {
+  return typeof value === 'object' && value !== null && 'destroy' in value && 'destroyed' in value
+}
+
+/** A promise's outcome, or the signal's reason, whichever comes first. */
+function unlessAborted<T>(promise: PromiseLike<unknown>, signal: AbortSignal | undefined): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => reject(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    const off = (): void => signal?.removeEventListener('abort', onAbort)
+    promise.then(
+      (value) => {
+        off()
+        resolve(value as T)
+      },
+      (error: unknown) => {
+        off()
+        reject(error)
+      },
+    )
+    if (signal?.aborted) onAbort()
+  })
+}

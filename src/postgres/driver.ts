@@ -1,0 +1,102 @@
+import type { Driver, Identity, ResetMode } from '../driver.ts'
+import { ConnectError } from '../errors.ts'
+import { connectError } from './connect-error.ts'
+import type { Connection } from './connection.ts'
+import { Opener } from './open.ts'
+import type { PostgresSettings } from './options.ts'
+import { reap } from './reap.ts'
+import { resetStatement } from './reset.ts'
+import type { Template } from './template.ts'
+import { ArrayTypes } from './types.ts'
+
+/** How the pool opens, checks, cleans and closes connections to one PostgreSQL server. */
+export class PostgresDriver implements Driver<Connection> {
+  readonly #settings: PostgresSettings
+  readonly #opener: Opener
+  readonly #types: ArrayTypes
+
+  constructor(settings: PostgresSettings, template: Template) {
+    this.#settings = settings
+    this.#opener = new Opener(settings, template)
+    this.#types = new ArrayTypes(template.options, settings.fetchTypes)
+  }
+
+  async open({ signal, tag }: { signal: AbortSignal; tag: string }): Promise<Connection> {
+    const connection = await this.#opener.open(tag, signal)
+    try {
+      await this.#types.ready(connection, signal)
+      return connection
+    } catch (cause) {
+      const released = await connection.end(signal).then(
+        () => true,
+        () => false,
+      )
+      const hint = new ConnectError('it did not tell its array types (fetch_types: false goes without)', { cause })
+      throw connectError(this.#settings, hint, !released)
+    }
+  }
+
+  close(connection: Connection, signal: AbortSignal): Promise<void> {
+    return connection.end(signal)
+  }
+
+  async ping(connection: Connection, signal: AbortSignal): Promise<void> {
+    await connection.ask('', [], signal)
+  }
+
+  needsReset(connection: Connection, mode: ResetMode): boolean {
+    if (mode === 'none') return false
+    if (!connection.idle || connection.status !== 'I' || mode === 'full') return true
+    return connection.traces.session || connection.traces.stale
+  }
+
+  /** Waits for what still runs, then rolls back and cleans, in one round trip. */
+  async reset(connection: Connection, { mode, signal }: { mode: ResetMode; signal: AbortSignal }): Promise<void> {
+    if (mode === 'none') return
+    if (await connection.isUnfinished()) throw new Error('a COPY or a cursor was left unfinished')
+    if (!connection.idle) {
+      try {
+        await connection.whenIdle(signal)
+      } catch (error) {
+        connection.cancelAll()
+        throw error
+      }
+    }
+    const { traces } = connection
+    if (traces.stale)
+      throw new Error('the lease used PREPARE, DEALLOCATE or DISCARD: its prepared statements are not known')
+    const statements: string[] = []
+    if (connection.status !== 'I') statements.push('ROLLBACK')
+    if (mode === 'full' || traces.session) statements.push(resetStatement)
+    if (statements.length === 0) return
+    await connection.ask(statements.join(';'), [], signal)
+    if (connection.status !== 'I') throw new Error('a transaction is still open after ROLLBACK')
+    traces.clean()
+  }
+
+  isBroken(connection: Connection): boolean {
+    if (connection.isLost) return true
+    // Nothing will wait for what it still does.
+    return this.#settings.pool.reset === 'none' && !connection.idle
+  }
+
+  onClose(connection: Connection, fn: (cause: unknown) => void): void {
+    connection.onLost(fn)
+  }
+
+  identity(connection: Connection): Identity {
+    return connection.identity
+  }
+
+  ref(connection: Connection): void {
+    connection.ref()
+  }
+
+  unref(connection: Connection): void {
+    connection.unref()
+  }
+
+  reap(identity: Identity, options: { via: Connection | undefined; signal: AbortSignal }): Promise<boolean> {
+    return reap(this.#opener, identity, options)
+  }
+}

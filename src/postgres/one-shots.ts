@@ -1,0 +1,52 @@
+import type { Lease } from '../lease.ts'
+import type { Pool } from '../pool.ts'
+import type { Connection } from './connection.ts'
+import type { RawQuery, Target } from './query.ts'
+
+/**
+ * Where queries go that nobody has acquired a connection for: each to any connection, which goes back when the answer
+ * is complete. That is not when the query's promise settles.
+ */
+export class OneShots implements Target {
+  readonly debug: unknown
+  readonly #pool: Pool<Connection>
+  readonly #waiting = new Map<RawQuery, AbortController>()
+
+  constructor(pool: Pool<Connection>, debug: unknown) {
+    this.#pool = pool
+    this.debug = debug
+  }
+
+  run(query: RawQuery): void {
+    let lease: Lease<Connection> | undefined
+    try {
+      lease = this.#pool.tryAcquire()
+    } catch (error) {
+      return query.reject(error)
+    }
+    if (lease) this.#runOn(lease, query)
+    else void this.#wait(query)
+  }
+
+  left(query: RawQuery): void {
+    this.#waiting.get(query)?.abort()
+  }
+
+  async #wait(query: RawQuery): Promise<void> {
+    const controller = new AbortController()
+    this.#waiting.set(query, controller)
+    try {
+      const lease = await this.#pool.acquire({ signal: controller.signal })
+      if (query.cancelled) await lease.release()
+      else this.#runOn(lease, query)
+    } catch (error) {
+      query.reject(error)
+    } finally {
+      this.#waiting.delete(query)
+    }
+  }
+
+  #runOn(lease: Lease<Connection>, query: RawQuery): void {
+    lease.connection.run(query, { done: () => void lease.release() })
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * What a statement may leave behind in its session.
+ *
+ *   nothing   but for what its command tag says
+ *   local     nothing, whatever its tag says: SET LOCAL, SET TRANSACTION
+ *   session   something that a reset undoes
+ *   stale     prepared statements that postgres.js does not know of, or that it takes for existing: no reset helps
+ */
+export type Trace = 'nothing' | 'local' | 'session' | 'stale'
+
+/**
+ * Makes a session as good as new, but for the prepared statements, which postgres.js goes on using: everything that
+ * DISCARD ALL does without its DEALLOCATE ALL.
+ */
+export const resetStatement: string = [
+  'CLOSE ALL',
+  'SET SESSION AUTHORIZATION DEFAULT',
+  'RESET ALL',
+  'UNLISTEN *',
+  'SELECT pg_advisory_unlock_all()',
+  'DISCARD PLANS',
+  'DISCARD TEMP',
+  'DISCARD SEQUENCES',
+].join(';')
+
+// Tags do not tell everything: CREATE TEMP TABLE AS is a SELECT, and so is a call of set_config or pg_advisory_lock.
+// What only looks like one of these (in a string, a comment, a name) costs a reset, no more.
+const leavesTraces =
+  /set_config|pg_(?:try_)?advisory_lock|\btemp(?:orary)?\b|\bpg_temp\b|\bwith\s+hold\b|^\s*(?:do|call|load|listen)\b|;\s*(?:do|call|load|listen)\b|\bdblink_connect|\bsetseed\b/i
+const localOnly = /^\s*set\s+(?:local|transaction|constraints)\b[^;]*;?\s*$/i
+
+const sessionTags: ReadonlySet<string> = new Set([
+  ...['SET', 'RESET', 'LISTEN', 'UNLISTEN', 'DECLARE CURSOR', 'DO', 'CALL', 'LOAD'],
+])
+const staleTags: ReadonlySet<string> = new Set(['PREPARE', 'DEALLOCATE', 'DEALLOCATE ALL'])
+
+const remembered = new Map<string, Trace>()
+const mostRemembered = 2_000
+const longestRemembered = 10_000
+
+/** What a statement's text shows. Remembered, since there are few texts and many statements. */
+export function traceOfText(text: string): Trace {
+  const known = remembered.get(text)
+  if (known) return known
+  const trace = localOnly.test(text) ? 'local' : leavesTraces.test(text) ? 'session' : 'nothing'
+  if (text.length <= longestRemembered) {
+    // Texts with values in them would fill it for good.
+    if (remembered.size >= mostRemembered) remembered.clear()
+    remembered.set(text, trace)
+  }
+  return trace
+}
+
+/** What a completed command's tag shows. */
+export function traceOfTag(tag: string): Trace {
+  if (staleTags.has(tag) || tag.startsWith('DISCARD')) return 'stale'
+  return sessionTags.has(tag) ? 'session' : 'nothing'
+}
+
+/**
+ * What the statements of one lease may have left behind, all together.
+ *
+ * Always: `stale` stays until the connection is closed; `session` until `clean()`.
+ */
+export class Traces {
+  session = false
+  stale = false
+
+  /** A statement is sent. Said before its answer comes: an advisory lock outlives an error. */
+  sent(text: Trace): void {
+    if (text === 'session') this.session = true
+  }
+
+  /** It has been answered. */
+  answered(text: Trace, tags: ReadonlySet<string>): void {
+    if (tags.size === 0) return
+    for (const tag of tags) {
+      const trace = traceOfTag(tag)
+      if (trace === 'stale') this.stale = true
+      else if (trace === 'session' && text !== 'local') this.session = true
+    }
+  }
+
+  clean(): void {
+    this.session = false
+  }
+}

@@ -1,0 +1,52 @@
+import type { PathOrFileDescriptor } from 'node:fs'
+import type postgres from 'postgres'
+import type { Types } from './options.ts'
+import { Aim, isQuery } from './query.ts'
+import type { RawQuery, Target } from './query.ts'
+import type { Template } from './template.ts'
+
+/** The values that a pool's own types stand for. */
+export type TypeValues<T extends Types> = Types extends T
+  ? {}
+  : {
+      [K in keyof T]: T[K] extends { serialize: (value: infer R) => unknown; parse: (raw: never) => infer R }
+        ? R
+        : never
+    }
+
+/**
+ * postgres.js's tag: queries (`` sql`select ${id}` ``), fragments, `sql(object)` helpers, `unsafe`, `json`, `array`,
+ * `typed`, `file`, `notify`. A query does nothing before it is awaited or otherwise run.
+ */
+export interface PostgresSql<T extends Types = {}> extends postgres.ISql<TypeValues<T>> {}
+
+type Make = (...values: unknown[]) => unknown
+
+/** A tag whose queries go to the target. */
+export function createSql<T extends Types>(template: Template, target: Target): PostgresSql<T> {
+  const make = template.sql as unknown as Make &
+    Record<'unsafe' | 'file', Make> &
+    Record<'typed' | 'types' | 'json' | 'array', unknown>
+  const aim = new Aim(target)
+  const aimed = (made: unknown): unknown => {
+    if (isQuery(made)) aim.at(made)
+    return made
+  }
+  const sql = (...values: unknown[]): unknown => aimed(make(...values))
+  const { typed, types, json, array } = make
+  Object.assign(sql, {
+    typed,
+    types,
+    json,
+    array,
+    unsafe: (...values: unknown[]) => aimed(make.unsafe(...values)),
+    file: (path: PathOrFileDescriptor, ...values: unknown[]) => {
+      const query = make.file(path, ...values) as RawQuery
+      aim.atWithFile(query, path)
+      return query
+    },
+    notify: async (channel: string, payload: string) => await tag`select pg_notify(${channel}, ${String(payload)})`,
+  })
+  const tag = sql as unknown as PostgresSql<T>
+  return tag
+}

@@ -1,0 +1,157 @@
+import postgres from 'postgres'
+import type { PostgresSettings, Types } from './options.ts'
+import { isQuery } from './query.ts'
+import type { Handler, RawQuery } from './query.ts'
+import type { Wire } from './wire.ts'
+
+/** postgres.js's options after its own parsing. Its handlers read them live; `shared` is not in its types. */
+export interface SessionOptions {
+  parsers: Record<number, ArrayAware>
+  serializers: Record<number, ((value: unknown) => unknown) | undefined>
+  transform: Transform
+  shared: { retries: number; typeArrayMap: Record<number, number> }
+  debug: unknown
+}
+
+interface Transform {
+  undefined: unknown
+  column: { from: unknown; to: unknown }
+  value: { from: unknown; to: unknown }
+  row: { from: unknown; to: unknown }
+}
+
+type ArrayAware = (((value: string) => unknown) & { array?: boolean }) | undefined
+
+/** One instance of postgres.js that holds one session. */
+export interface Inner {
+  /** Runs a query on the session at once. */
+  readonly handler: Handler
+  /** Makes a query for the session. */
+  unsafe(text: string, parameters?: readonly unknown[]): RawQuery
+  /** Whether rows come as the server sends them, or transformed as the user wants. */
+  plain(on: boolean): void
+}
+
+export interface Session {
+  wire: Wire
+  password: string
+  connection: Readonly<Record<string, string>>
+}
+
+/**
+ * The instance of postgres.js that makes all queries of a pool and never connects, and the maker of those that do.
+ *
+ * Always: all of them share `parsers`, `serializers` and the map of array types; none shares what one session writes
+ * (`shared.retries`, `parameters`).
+ */
+export class Template {
+  readonly sql: postgres.Sql
+  readonly options: SessionOptions
+  readonly #settings: PostgresSettings
+
+  constructor(settings: PostgresSettings) {
+    this.#settings = settings
+    const { session, user, database } = settings
+    this.sql = postgres({
+      ...fixed,
+      onnotice: () => undefined,
+      ...session,
+      ...guarded(session),
+      host: 'nowhere.invalid',
+      port: 1,
+      user,
+      database,
+      // With a value that postgres.js knows it does not look into the environment; sessions have none.
+      target_session_attrs: 'read-write',
+    } as unknown as postgres.Options<Types>)
+    this.options = this.sql.options as unknown as SessionOptions
+    Object.assign(this.sql.options, { pass: null })
+    if (!isQuery(this.sql.unsafe('')) || !this.options.shared) {
+      throw new Error('Cannot work with this version of postgres: 3.4.9 or a later 3.4 is needed.')
+    }
+  }
+
+  /** An instance for one session, on a stream that is connected already. */
+  open({ wire, password, connection }: Session): Inner {
+    const { user, database } = this.#settings
+    let dialed = false
+    const transform = switchable(this.options.transform)
+    const options = {
+      ...fixed,
+      ...this.sql.options,
+      // One of each: with more, postgres.js would swallow errors while it connects and try the next.
+      host: ['session'],
+      port: [0],
+      path: false,
+      user,
+      database,
+      pass: password,
+      connection,
+      parameters: {},
+      shared: { retries: 0, typeArrayMap: this.options.shared.typeArrayMap },
+      target_session_attrs: null,
+      transform: transform.current,
+      socket: () => {
+        // It cannot come here a second time, since it never sees its socket close. If it did, it gets a dead one.
+        if (dialed) wire.kill(new Error('bug: a second socket was asked for'))
+        dialed = true
+        return wire
+      },
+    }
+    const sql = postgres(options as unknown as postgres.Options<Types>)
+    const unsafe = (text: string, parameters: readonly unknown[] = []): RawQuery =>
+      sql.unsafe(text, [...parameters] as never[]) as unknown as RawQuery
+    return { handler: unsafe('').handler, unsafe, plain: transform.plain }
+  }
+}
+
+/** What every instance must have, whatever the environment says: each of these can be set by a variable, too. */
+const fixed = {
+  max: 1,
+  ssl: false,
+  sslnegotiation: null,
+  idle_timeout: null,
+  connect_timeout: null,
+  max_lifetime: null,
+  max_pipeline: 1,
+  backoff: false,
+  keep_alive: null,
+  fetch_types: false,
+  prepare: true,
+  debug: false,
+  publications: 'none',
+  no_subscribe: true,
+  onclose: undefined,
+  onnotify: undefined,
+}
+
+/** A callback that throws inside postgres.js would fail the query that happens to run. */
+function guarded(session: PostgresSettings['session']): Record<string, unknown> {
+  const guard = <A extends unknown[]>(
+    name: string,
+    fn: ((...values: A) => void) | undefined,
+  ): Record<string, unknown> =>
+    fn
+      ? {
+          [name]: (...values: A) => {
+            try {
+              fn(...values)
+            } catch (error) {
+              process.emitWarning(`${name} threw: ${String(error)}`, 'MillpondWarning')
+            }
+          },
+        }
+      : {}
+  return { ...guard('onnotice', session.onnotice), ...guard('onparameter', session.onparameter) }
+}
+
+/** A session's own copy of the user's transformations, which can be left out for the pool's own statements. */
+function switchable(users: Transform): { current: Transform; plain: (on: boolean) => void } {
+  const current = { ...users, column: { ...users.column }, value: { ...users.value }, row: { ...users.row } }
+  return {
+    current,
+    plain(on) {
+      for (const part of ['column', 'value', 'row'] as const) current[part].from = on ? undefined : users[part].from
+    },
+  }
+}

@@ -1,0 +1,182 @@
+import { EventEmitter } from 'node:events'
+import type { Socket } from 'node:net'
+import { deferred } from '../deferred.ts'
+import type { Deferred } from '../deferred.ts'
+import { Frames, emptyCommandComplete } from './frames.ts'
+
+/** What a wire tells its connection. */
+export interface WireListener {
+  /** Bytes came, and postgres.js has seen them. */
+  arrived(): void
+  /** postgres.js has sent something. */
+  wrote(): void
+  /** An answer that ended in an error after rows is about to be completed by us. */
+  mending(): void
+  /** The connection is of no use any more. Once, and never after `hangUp`. */
+  died(cause: unknown): void
+}
+
+/** The server closed the connection and did not say why. */
+export class ServerClosedError extends Error {
+  override readonly name = 'ServerClosedError'
+}
+
+/**
+ * What postgres.js holds for its socket: the real one stays with us.
+ *
+ * State
+ *   live      both sides talk
+ *   cut       postgres.js has been told an error; it neither hears nor reaches the socket any more
+ *   released  (a promise) the server has let the session go: its FIN was seen. Rejects when the socket ended without.
+ *
+ * postgres.js never sees a socket close. To it, a close is the sign to connect again, at once or with the next query:
+ * on a new session that knows nothing of the old one's transaction, with answers left over from the old one. An error
+ * alone fails what it has under way, and whatever it still writes afterwards goes nowhere.
+ */
+export class Wire extends EventEmitter {
+  readonly frames: Frames = new Frames()
+  readonly #socket: Socket
+  #listener: WireListener | undefined
+  #live = true
+  #cause: unknown
+  #hungUp = false
+  readonly #released: Deferred<void> = deferred()
+  #seen: 'nothing' | 'fin' | 'other' = 'nothing'
+
+  constructor(socket: Socket) {
+    super()
+    this.#socket = socket
+    // Nobody may be waiting when it ends without a FIN.
+    this.#released.promise.catch(() => undefined)
+    socket.on('data', (chunk: Buffer) => this.#arrived(chunk))
+    socket.on('end', () => {
+      this.#end('fin', new ServerClosedError('the server closed the connection'))
+    })
+    socket.on('error', (error) => this.#end('other', error))
+    socket.on('close', () => this.#end('other', new ServerClosedError('the connection was closed')))
+  }
+
+  // ── For the connection ─────────────────────────────────────────────────────────────────────────────────────────
+
+  listen(listener: WireListener): void {
+    this.#listener = listener
+    if (!this.#live && !this.#hungUp) listener.died(this.#cause)
+  }
+
+  get live(): boolean {
+    return this.#live
+  }
+
+  /** The server has let the session go. */
+  get peerEnded(): boolean {
+    return this.#seen === 'fin'
+  }
+
+  /** Resolves when the server has let the session go; rejects if the socket ended without that being seen. */
+  get released(): Promise<void> {
+    return this.#released.promise
+  }
+
+  ref(): void {
+    this.#socket.ref()
+  }
+
+  unref(): void {
+    this.#socket.unref()
+  }
+
+  /** Fails what postgres.js has under way, and parts it from the socket. */
+  cut(error: Error): void {
+    if (!this.#live) return
+    this.#live = false
+    this.#cause = error
+    if (this.listenerCount('error') > 0) this.emit('error', error)
+  }
+
+  /** Says goodbye: Terminate and our FIN. The server's own FIN is still to come; whatever it sends before is dropped. */
+  hangUp(error: Error): void {
+    if (this.#hungUp) return
+    this.#hungUp = true
+    this.cut(error)
+    // A COPY that nobody read has paused the socket: the FIN would never be read.
+    this.#socket.resume()
+    // One that is on its way out would not read it, and its end would reach us as a reset.
+    if (this.frames.fatal) return
+    if (this.#socket.writable) this.#socket.end(terminate)
+  }
+
+  /** Ends the socket without a goodbye. What the server knows of it is not known. */
+  kill(error: Error): void {
+    this.#hungUp = true
+    this.cut(error)
+    this.#end('other', error)
+    this.#socket.destroy()
+  }
+
+  // ── For postgres.js, in the manner of a socket ─────────────────────────────────────────────────────────────────
+
+  get readyState(): 'open' | 'closed' {
+    return this.#live ? 'open' : 'closed'
+  }
+
+  write(chunk: Buffer, done?: (error?: Error | null) => void): boolean {
+    if (!this.#live) {
+      done?.(this.#cause instanceof Error ? this.#cause : null)
+      return true
+    }
+    this.frames.sent(chunk)
+    this.#socket.write(chunk, done)
+    this.#listener?.wrote()
+    // One query at a time: there is never so much on its way that postgres.js would have to hold back.
+    return true
+  }
+
+  pause(): this {
+    if (this.#live) this.#socket.pause()
+    return this
+  }
+
+  resume(): this {
+    this.#socket.resume()
+    return this
+  }
+
+  /** Called where the server's proof of the password is wrong. */
+  destroy(): this {
+    const error = new Error('postgres.js gave the connection up')
+    this.#end('other', error)
+    this.#socket.destroy()
+    return this
+  }
+
+  // ── From the socket ────────────────────────────────────────────────────────────────────────────────────────────
+
+  #arrived(chunk: Buffer): void {
+    if (!this.#live) return
+    let from = 0
+    for (;;) {
+      const at = this.frames.received(chunk, from)
+      if (at > from) this.emit('data', from === 0 && at === chunk.length ? chunk : chunk.subarray(from, at))
+      if (at === chunk.length) break
+      this.#listener?.mending()
+      this.emit('data', emptyCommandComplete)
+      from = at
+    }
+    this.#listener?.arrived()
+  }
+
+  #end(how: 'fin' | 'other', cause: unknown): void {
+    if (this.#seen === 'nothing') {
+      this.#seen = how
+      if (how === 'fin') this.#released.resolve()
+      else this.#released.reject(cause)
+    }
+    if (!this.#live || this.#hungUp) return
+    this.#cause = cause
+    // Through the listener, who knows what to tell postgres.js.
+    if (this.#listener) this.#listener.died(cause)
+    else this.#live = false
+  }
+}
+
+const terminate = Buffer.from('X\0\0\0\x04', 'latin1')

@@ -1,0 +1,84 @@
+import { describe, expect, test } from 'vitest'
+import { Traces, traceOfTag, traceOfText } from '../../src/postgres/reset.ts'
+
+describe('traceOfText()', () => {
+  test.each([
+    `select set_config('a.b', 'c', false)`,
+    'select pg_advisory_lock(1)',
+    'select pg_try_advisory_lock_shared(1, 2)',
+    'create temp table t as select 1',
+    'CREATE TEMPORARY TABLE t (a int)',
+    'select 1 into temp t',
+    'create table pg_temp.t (a int)',
+    'do $$ begin end $$',
+    '  call procedure()',
+    'select 1; listen changes',
+    'declare c cursor with hold for select 1',
+  ])('traceOfText() sees that the session may be touched: %s', (text) => {
+    expect(traceOfText(text)).toBe('session')
+  })
+
+  test.each([
+    'select * from orders where id = $1',
+    'insert into t (a) values ($1) on conflict do nothing',
+    'select pg_advisory_xact_lock(1)',
+    'select temperature, domain, recall from t',
+    'with x as (select 1) update t set a = 1',
+    'begin',
+    'create table t (a int)',
+  ])('traceOfText() sees nothing that a reset would have to undo: %s', (text) => {
+    expect(traceOfText(text)).toBe('nothing')
+  })
+
+  test.each([
+    'set local statement_timeout = 5',
+    'SET TRANSACTION ISOLATION LEVEL serializable;',
+    'set constraints all deferred',
+  ])('traceOfText() knows that the transaction takes it along: %s', (text) => {
+    expect(traceOfText(text)).toBe('local')
+  })
+
+  test('traceOfText() does not take a statement for local that has another one behind it', () => {
+    expect(traceOfText('set local a.b = 1; set c.d = 2')).toBe('nothing')
+  })
+})
+
+describe('traceOfTag()', () => {
+  test.each([
+    ['SET', 'session'],
+    ['LISTEN', 'session'],
+    ['DECLARE CURSOR', 'session'],
+    ['DO', 'session'],
+    ['PREPARE', 'stale'],
+    ['DEALLOCATE ALL', 'stale'],
+    ['DISCARD ALL', 'stale'],
+    ['PREPARE TRANSACTION', 'nothing'],
+    ['SELECT', 'nothing'],
+    ['CREATE TABLE', 'nothing'],
+  ] as const)('traceOfTag() of %s is %s', (tag, trace) => {
+    expect(traceOfTag(tag)).toBe(trace)
+  })
+})
+
+describe('Traces', () => {
+  test('Traces does not count the tag of a statement that is local to its transaction', () => {
+    const traces = new Traces()
+    traces.answered('local', new Set(['SET']))
+    expect(traces.session).toBe(false)
+    traces.answered('nothing', new Set(['SET']))
+    expect(traces.session).toBe(true)
+  })
+
+  test('Traces.sent() counts before the answer: a lock outlives the error of its statement', () => {
+    const traces = new Traces()
+    traces.sent(traceOfText('select pg_advisory_lock(1), 1/0'))
+    expect(traces.session).toBe(true)
+  })
+
+  test('Traces.clean() does not forget statements that postgres.js does not know of', () => {
+    const traces = new Traces()
+    traces.answered('nothing', new Set(['PREPARE', 'SET']))
+    traces.clean()
+    expect(traces).toMatchObject({ session: false, stale: true })
+  })
+})
