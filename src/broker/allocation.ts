@@ -99,10 +99,7 @@ function worseOff(view: View, me: number, held: number, waited: number): number 
     if (member.held === 0) {
       if (member.waited <= Math.min(waited, Z * view.move)) continue
       if (none === nobody || member.waited > view.members[none]!.waited) none = i
-    } else if (
-      (member.held <= held - 2 && member.waited > waited) ||
-      member.waited > f * waited + K * view.move
-    ) {
+    } else if ((member.held <= held - 2 && member.waited > waited) || member.waited > f * waited + K * view.move) {
       if (fewer === nobody || member.waited > view.members[fewer]!.waited) fewer = i
     }
   }
@@ -178,7 +175,7 @@ export function owedOfIdle(view: View, me: number): number {
 }
 
 /** Whom to wake so that it gives up an idle connection: of those with a ripe one the member with most. Never me. */
-export function donor(view: View, me: number): number {
+export function donorToWake(view: View, me: number): number {
   if (!isShort(view)) return nobody
   const due = afterSupply(view)
   let most = nobody

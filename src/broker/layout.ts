@@ -51,6 +51,8 @@ export const header = {
   thread: 11,
   /** Rows ever taken: those beyond need not be looked at. */
   rowsUsed: 12,
+  /** Permits handed from one member to another. */
+  moves: 13,
 } as const
 
 /** What is in a row, as an offset. All but `life` and `wake` are written by its owner only, and are hints. */
@@ -191,7 +193,7 @@ export function tagOf(ledger: Ledger, slot: number, word: number): string {
 
 /** Milliseconds as the ledger keeps them. */
 export function tenths(ms: number): number {
-  return Math.round(ms * 10) % 2 ** 32 | 0
+  return (Math.round(ms * 10) % 2 ** 32) | 0
 }
 
 // Threads read the clock at slightly different times, so a little less than 0 is 0.

@@ -110,7 +110,7 @@ export const lookPhases: Readonly<Record<LookPhase, PhaseOf>> = {
 
 function nextRow(r: Registers): void {
   r.cursor++
-  r.at = r.cursor < r.rows ? 'look at life' : r.then
+  r.at = r.cursor < r.rows ? 'look at life' : r.after
 }
 
 /** Whether anybody but me was seen wanting. */
@@ -122,9 +122,9 @@ export function seesOthersWant({ view, me }: Registers): boolean {
   return false
 }
 
-/** Starts looking; the phase `then` follows. */
-export function look(r: Registers, then: Registers['then']): void {
-  r.then = then
+/** Starts looking; the phase `after` follows. */
+export function look(r: Registers, after: Registers['after']): void {
+  r.after = after
   r.at = 'look'
 }
 

@@ -85,16 +85,16 @@ export interface Registers {
   rows: number
   readonly view: View
   /** Where `look` goes on. */
-  then: 'decide' | 'judge'
+  after: 'decide' | 'judge'
   /** The member that a permit is being given to, or that is being woken. */
   to: number
   /** A permit was freed: who wants is to be woken. */
   freed: boolean
   donorWoken: boolean
-  /** How long the connection that is being released has been open. */
-  open: number
-  /** Whether that connection is owed elsewhere. */
+  /** Whether the connection that is being released is owed elsewhere. */
   yields: boolean
+  /** A release has found that there is something to settle. */
+  unsettled: boolean
 }
 
 /** A row, as its owner last wrote it. */
@@ -121,6 +121,8 @@ export interface Host {
   readonly idle: number
   readonly idleSince: number
   readonly opening: number
+  /** How long the connection that is being released has been open. */
+  readonly openFor: number
   /** Whether this very word of a slot has been there for so long that its owner cannot be counted on. */
   isStuck(slot: number, word: number): boolean
   /** Whether to try and end the session that this permit was left with. */
@@ -149,12 +151,12 @@ export function registers(me: number, rows: number): Registers {
     word: 0,
     rows: 0,
     view: { members: Array.from({ length: rows }, emptyMember), size: 0, supply: 0, move: 0 },
-    then: 'decide',
+    after: 'decide',
     to: 0,
     freed: false,
     donorWoken: false,
-    open: 0,
     yields: false,
+    unsettled: false,
   }
 }
 

@@ -32,17 +32,22 @@ export const releasePhases: Readonly<Record<ReleasePhase, PhaseOf>> = {
   'load asks'(r, ledger) {
     const asks = Atomics.load(ledger.words, header.asks)
     if (asks === r.seenAsks && !r.othersWant) r.at = 'rest'
-    else look(r, 'judge')
+    else {
+      r.unsettled = true
+      look(r, 'judge')
+    }
   },
 
   judge(r, _, host) {
     const waited = host.waiting > 0 ? elapsed(host.since, host.now()) : 0
-    r.yields = owedOnRelease(r.view, r.me, waited, r.open) !== nobody
+    r.yields = owedOnRelease(r.view, r.me, waited, host.openFor) !== nobody
     r.at = 'rest'
   },
 }
 
 /** Whether the row does not fit the pool any more in a way that others could suffer from: then settle. */
 export function isOutdated(r: Registers, host: Host): boolean {
-  return r.hand.length > 0 || r.shown.want > 0 || host.lacking > 0 || (r.shown.idle === 0 && host.idle > 0)
+  return (
+    r.unsettled || r.hand.length > 0 || r.shown.want > 0 || host.lacking > 0 || (r.shown.idle === 0 && host.idle > 0)
+  )
 }

@@ -1,4 +1,4 @@
-import { donor, nextOwed, nobody, owed, owedOfIdle, owedOnReturn } from './allocation.ts'
+import { donorToWake, nextOwed, nobody, owed, owedOfIdle, owedOnReturn } from './allocation.ts'
 import { at, header, memberOf, state, stateOf, wordOf } from './layout.ts'
 import type { Ledger } from './layout.ts'
 import { free, grant, isAlive, reap, renew, take, wake } from './ledger.ts'
@@ -34,6 +34,7 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     r.wake = Atomics.load(ledger.words, at(ledger, r.me, 'wake'))
     r.freed = false
     r.donorWoken = false
+    r.unsettled = false
     r.at = 'asks'
   },
 
@@ -86,7 +87,7 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
   },
 
   place(r, _, host) {
-    for (let i = 0; i < r.hand.length && host.lacking > 0; ) {
+    for (let i = 0; i < r.hand.length && host.lacking > 0;) {
       const { slot, word, used } = r.hand[i]!
       if (used) i++
       else {
@@ -138,7 +139,7 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
       return
     }
     if (!r.donorWoken) {
-      r.to = donor(view, me)
+      r.to = donorToWake(view, me)
       r.donorWoken = true
       if (r.to !== nobody) {
         r.at = 'wake donor'

@@ -40,7 +40,9 @@ describe('settle and release, through all interleavings', () => {
       const { states, complete, broken } = explore(world, bound)
       total += states
       const ms = Math.round(performance.now() - startedAt)
-      console.log(`${states} states${complete ? '' : ' (not all)'}, ${total} so far, ${ms} ms: ${JSON.stringify(world)}`)
+      console.log(
+        `${states} states${complete ? '' : ' (not all)'}, ${total} so far, ${ms} ms: ${JSON.stringify(world)}`,
+      )
       expect(broken).toBeUndefined()
       if (!all) expect(complete).toBe(true)
     })

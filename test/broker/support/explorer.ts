@@ -67,7 +67,6 @@ const usesView: ReadonlySet<Phase> = new Set<Phase>([
 const usesWord: ReadonlySet<Phase> = new Set<Phase>(['pick up', 'take', 'look up taker', 'reap'])
 const usesCursor: ReadonlySet<Phase> = new Set<Phase>([...usesView, ...usesWord, 'scan'])
 const usesTo: ReadonlySet<Phase> = new Set<Phase>(['grant', 'wake taker', 'check taker', 'wake asker', 'wake donor'])
-const inRelease: ReadonlySet<Phase> = new Set<Phase>(['release', 'show idle since', 'show idle', 'load asks', 'judge'])
 
 const buffer = new Int32Array(4096)
 
@@ -75,7 +74,10 @@ const buffer = new Int32Array(4096)
  * A number for a state, the same for states that behave the same: counters that are only ever compared (generations,
  * `asks`, wakes) count as differences, and what a phase does not read does not count.
  */
-function keyOf(s: State, ledgerRow: (row: number, name: 'wake' | 'want' | 'since' | 'idle' | 'idleSince' | 'opening' | 'life') => number): number {
+function keyOf(
+  s: State,
+  ledgerRow: (row: number, name: 'wake' | 'want' | 'since' | 'idle' | 'idleSince' | 'opening' | 'life') => number,
+): number {
   let n = 0
   const put = (value: number): void => {
     buffer[n++] = value
@@ -111,11 +113,12 @@ function keyOf(s: State, ledgerRow: (row: number, name: 'wake' | 'want' | 'since
     put(phaseNumber[r.at])
     // Only whether something has changed since matters.
     put((asks === r.seenAsks ? 1 : 0) | (asks === r.asks ? 2 : 0) | (ledgerRow(i, 'wake') === r.wake ? 4 : 0))
-    put((r.othersWant ? 1 : 0) | (r.freed ? 2 : 0) | (r.donorWoken ? 4 : 0) | (r.yields ? 8 : 0) | (m.unsettled ? 16 : 0))
-    put((m.ticked ? 1 : 0) | (m.retry ? 2 : 0) | (moving && r.then === 'judge' ? 4 : 0))
+    put(
+      (r.othersWant ? 1 : 0) | (r.freed ? 2 : 0) | (r.donorWoken ? 4 : 0) | (r.yields ? 8 : 0) | (m.unsettled ? 16 : 0),
+    )
+    put((m.ticked ? 1 : 0) | (m.retry ? 2 : 0) | (moving && r.after === 'judge' ? 4 : 0) | (r.unsettled ? 8 : 0))
     put(m.acquires * 8 + m.waiters)
     put(m.since)
-    if (inRelease.has(r.at) || r.then === 'judge') put(r.open)
     put(r.hand.length)
     for (const one of r.hand) {
       put(one.slot | (one.used ? 64 : 0) | (one.forOthers ? 128 : 0))
@@ -259,7 +262,11 @@ function findCycle(size: number, from: readonly number[], to: readonly number[])
 }
 
 /** One way through, drawn at random; each thread may be delayed for long. Returns the steps that it took. */
-export function walk(options: Options, random: () => number, most: number): { steps: number; broken: string | undefined } {
+export function walk(
+  options: Options,
+  random: () => number,
+  most: number,
+): { steps: number; broken: string | undefined } {
   const world = new World(options)
   const s = world.start()
   const steps = { inner: [] as Step[], owed: [] as Step[], free: [] as Step[] }

@@ -47,7 +47,7 @@ export const mutations: readonly Broken[] = [
           r.at = 'load asks'
         },
       },
-      outdated: (r, host) => r.hand.length > 0 || r.shown.want > 0 || host.lacking > 0,
+      outdated: (r, host) => r.unsettled || r.hand.length > 0 || r.shown.want > 0 || host.lacking > 0,
     },
   },
   {
@@ -57,7 +57,7 @@ export const mutations: readonly Broken[] = [
       phases: {
         ask(r, ledger) {
           if (Atomics.add(ledger.words, header.asks, 1) === r.asks) r.asks++
-          r.then = 'decide'
+          r.after = 'decide'
           r.at = 'look'
         },
       },
@@ -86,7 +86,7 @@ export const mutations: readonly Broken[] = [
         },
         free(r, ledger, host) {
           phases.free(r, ledger, host)
-          r.then = 'decide'
+          r.after = 'decide'
           r.at = 'look'
         },
       },

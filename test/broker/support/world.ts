@@ -122,8 +122,24 @@ function passed(phase: Phase, next: Phase): boolean {
   )
 }
 
-const tag = ['acquire', 'abort', 'release', 'destroy', 'open done', 'open failed', 'close done', 'reaped', 'not reaped']
-export type Event = (typeof tag)[number] | 'step' | 'wake' | 'retry' | 'tick' | 'die' | 'leave' | 'notice' | 'time'
+export type Event =
+  | 'step'
+  | 'wake'
+  | 'retry'
+  | 'tick'
+  | 'acquire'
+  | 'abort'
+  | 'release'
+  | 'destroy'
+  | 'open done'
+  | 'open failed'
+  | 'close done'
+  | 'reaped'
+  | 'not reaped'
+  | 'die'
+  | 'leave'
+  | 'notice'
+  | 'time'
 
 export interface Step {
   readonly event: Event
@@ -244,6 +260,9 @@ export class World {
       },
       get opening() {
         return me().opening.length
+      },
+      get openFor() {
+        return elapsed(me().releasing!.openedAt, world.#now)
       },
       isStuck: (_, word) => stateOf(word) === state.granted && world.options.takeOver === true,
       mayReap: () => true,
@@ -369,7 +388,6 @@ export class World {
         return this.#after(m)
       case 'release':
         m.releasing = m.leased.shift()!
-        m.r.open = elapsed(m.releasing.openedAt, this.#now)
         m.r.at = 'release'
         return this.#step(m)
       case 'destroy':
@@ -412,7 +430,7 @@ export class World {
         m.leaving = burial(member, m.life)
         return
       default:
-        throw new Error(`unknown event ${event}`)
+        throw new Error(`unknown event ${String(event)}`)
     }
   }
 
@@ -457,13 +475,12 @@ export class World {
     }
     const { r } = m
     const isResting = (): boolean => r.at === 'rest'
-    for (let accesses = 0; !isResting(); ) {
+    for (let accesses = 0; !isResting();) {
       const phase = m.r.at
       if (accesses > 0 && !this.#local.has(phase)) break
 
       if (phase === 'look') Object.assign(m.r, { view: registers(0, this.#size).view })
       this.#phases[phase](m.r, this.#ledger, this.#host)
-      if (phase === 'load asks' && m.r.at !== 'rest') m.unsettled = true
       if (!this.#local.has(phase) && !passed(phase, m.r.at)) accesses++
     }
     if (isResting() && m.releasing) {
@@ -534,7 +551,8 @@ export class World {
           if (waiting) throw new Broken(`slot ${slot} is free, and somebody waits`)
           break
         case state.held: {
-          if (owner.dead || owner.left || !isAlive(this.#ledger, memberOf(word))) throw new Broken(`slot ${slot} is lost`)
+          if (owner.dead || owner.left || !isAlive(this.#ledger, memberOf(word)))
+            throw new Broken(`slot ${slot} is lost`)
           const list = [...owner.leased, ...owner.idle]
           if (!list.some((permit) => permit.slot === slot)) throw new Broken(`slot ${slot} is forgotten by its owner`)
           if (owner.idle.some((permit) => permit.slot === slot && permit.since < this.#now)) idle++

@@ -1,0 +1,160 @@
+import type { Clock } from '../clock.ts'
+import type { Identity } from '../driver.ts'
+import type { PermitUser } from '../permits.ts'
+import { at, header, pidOf, secretOf, state, stateOf, tagOf, tenths, wordOf } from './layout.ts'
+import type { Field, Ledger } from './layout.ts'
+import { Memory } from './memory.ts'
+import { MoveCost } from './move-cost.ts'
+import { SlotPermit } from './permit.ts'
+import type { Host } from './registers.ts'
+import { Retries } from './retries.ts'
+
+/** A grant that was not picked up for so long is its giver's to give again: whoever was to be woken may be blocked. */
+const stuckGrantMs = 50
+/** A close that takes so much longer than a move is not counted on any more. */
+const stuckCloseMoves = 10
+const stuckCloseMs = 250
+
+interface PoolHostDetails {
+  readonly ledger: Ledger
+  readonly row: number
+  readonly user: PermitUser
+  readonly clock: Clock
+  /** A session that a lost member left behind is to be ended. */
+  readonly reap: (slot: number, word: number, identity: Identity) => void
+}
+
+/** A real pool, as the protocol sees it. */
+export class PoolHost implements Host {
+  readonly moveCost: MoveCost
+  readonly retries: Retries = new Retries()
+  /** True once the pool can use no permit any more: what it has goes back. */
+  stopped = false
+  /** When the connection that is being released was opened. */
+  openedAt = 0
+  /** An idle connection is being closed for others. */
+  retiring = false
+
+  readonly #ledger: Ledger
+  readonly #row: number
+  readonly #user: PermitUser
+  readonly #clock: Clock
+  readonly #reap: PoolHostDetails['reap']
+  readonly #seen = new Memory()
+  /** Since when connections are lacking that no waiter waits for, but `min`. */
+  #lackingSince: number | undefined
+
+  constructor(details: PoolHostDetails) {
+    this.#ledger = details.ledger
+    this.#row = details.row
+    this.#user = details.user
+    this.#clock = details.clock
+    this.#reap = details.reap
+    this.moveCost = new MoveCost(details.ledger)
+  }
+
+  now(): number {
+    return tenths(this.#clock.now())
+  }
+
+  move(): number {
+    return this.moveCost.ms
+  }
+
+  get min(): number {
+    return this.#user.min
+  }
+
+  get waiting(): number {
+    return this.#user.waiting
+  }
+
+  get lacking(): number {
+    return this.stopped ? 0 : Math.max(0, this.#user.lacking)
+  }
+
+  get since(): number {
+    const oldest = this.#user.oldestWaiterAt
+    if (oldest !== undefined) {
+      this.#lackingSince = undefined
+      return tenths(oldest)
+    }
+    this.#lackingSince ??= this.now()
+    return this.#lackingSince
+  }
+
+  get idle(): number {
+    return this.#user.idle
+  }
+
+  get idleSince(): number {
+    return tenths(this.#user.oldestIdleAt ?? 0)
+  }
+
+  get opening(): number {
+    return this.#user.opening
+  }
+
+  get openFor(): number {
+    return this.#clock.now() - this.openedAt
+  }
+
+  isStuck(slot: number, word: number): boolean {
+    const age = this.#seen.age(slot, word, this.#clock.now())
+    if (stateOf(word) === state.granted) return age > stuckGrantMs
+    return age > Math.max(stuckCloseMs, stuckCloseMoves * this.moveCost.ms)
+  }
+
+  mayReap(slot: number, word: number): boolean {
+    return this.retries.allows(slot, word, this.#clock.now())
+  }
+
+  open(slot: number, word: number): void {
+    this.#lackingSince = undefined
+    // What is beside the slot is of its last life. Without a pid, a reaper goes by the tag.
+    Atomics.store(this.#ledger.words, pidOf(slot), 0)
+    Atomics.store(this.#ledger.words, secretOf(slot), 0)
+    this.#user.open(new SlotPermit(tagOf(this.#ledger, slot, word), slot, word, this.#clock.now()))
+  }
+
+  opened(permit: SlotPermit, identity: Identity): void {
+    Atomics.store(this.#ledger.words, secretOf(permit.slot), identity.secret | 0)
+    Atomics.store(this.#ledger.words, pidOf(permit.slot), identity.pid | 0)
+    this.moveCost.connected(this.#clock.now() - permit.since)
+  }
+
+  reap(slot: number, word: number): void {
+    const { words } = this.#ledger
+    const identity: Identity = {
+      pid: Atomics.load(words, pidOf(slot)) >>> 0,
+      secret: Atomics.load(words, secretOf(slot)) >>> 0,
+      tag: tagOf(this.#ledger, slot, word),
+    }
+    this.#reap(slot, word, identity)
+  }
+
+  retire(): boolean {
+    this.retiring = true
+    try {
+      return this.#user.retireIdle()
+    } finally {
+      this.retiring = false
+    }
+  }
+
+  moved(to: number): void {
+    Atomics.add(this.#ledger.words, header.moves, 1)
+    this.#count(this.#row, 'given')
+    this.#count(to, 'received')
+  }
+
+  /** When the next reaping that has failed is to be tried again; Infinity if none is. */
+  get nextReapAt(): number {
+    this.retries.prune((slot) => Atomics.load(this.#ledger.words, wordOf(slot)))
+    return this.retries.nextAt
+  }
+
+  #count(row: number, name: Extract<Field, 'given' | 'received'>): void {
+    Atomics.add(this.#ledger.words, at(this.#ledger, row, name), 1)
+  }
+}

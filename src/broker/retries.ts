@@ -1,0 +1,35 @@
+const firstMs = 100
+const mostMs = 5_000
+
+/** When to try again to reap what could not be reaped: later each time, slot by slot. */
+export class Retries {
+  readonly #slots = new Map<number, { word: number; delay: number; at: number }>()
+
+  /** Whether a slot's word may be tried now. */
+  allows(slot: number, word: number, now: number): boolean {
+    const known = this.#slots.get(slot)
+    return !known || known.word !== word || now >= known.at
+  }
+
+  failed(slot: number, word: number, now: number): void {
+    const known = this.#slots.get(slot)
+    const delay = known?.word === word ? Math.min(mostMs, known.delay * 2) : firstMs
+    this.#slots.set(slot, { word, delay, at: now + delay })
+  }
+
+  succeeded(slot: number): void {
+    this.#slots.delete(slot)
+  }
+
+  /** When the next one is due; Infinity if there is none. */
+  get nextAt(): number {
+    let next = Infinity
+    for (const { at } of this.#slots.values()) next = Math.min(next, at)
+    return next
+  }
+
+  /** Forgets those that show another word by now: somebody else has dealt with them. */
+  prune(wordOf: (slot: number) => number): void {
+    for (const [slot, { word }] of this.#slots) if (wordOf(slot) !== word) this.#slots.delete(slot)
+  }
+}
