@@ -150,7 +150,7 @@ export function parseOptions<T extends Types>(
       ...functionOrNothing(given, 'onparameter'),
     },
     serverName: `${host.includes(':') ? `[${host}]` : host}:${port}/${database}`,
-    pool: pool as PoolOptions,
+    pool,
   }
 }
 
@@ -192,7 +192,14 @@ function unknown(key: string): OptionError {
 }
 
 const notForTheServer: ReadonlySet<string> = new Set([
-  ...['host', 'port', 'user', 'password', 'dbname', 'database', 'prepare', 'fetch_types'],
+  'host',
+  'port',
+  'user',
+  'password',
+  'dbname',
+  'database',
+  'prepare',
+  'fetch_types',
   ...ofTls,
 ])
 

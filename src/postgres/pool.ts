@@ -114,12 +114,12 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   }
 }
 
-/** A limit without a name is that of the server. */
+/** A limit without a name is that of the server. What is no limit at all is left to the pool to refuse. */
 function named(options: PostgresPoolOptions, serverName: string): PostgresPoolOptions {
   const { limit } = options
-  if (limit === undefined) return options
-  const { name = serverName, connections } = typeof limit === 'number' ? { connections: limit } : limit
-  return { ...options, limit: { name, connections } }
+  if (typeof limit === 'number' && limit > 0) return { ...options, limit: { name: serverName, connections: limit } }
+  if (typeof limit === 'object' && limit !== null) return { ...options, limit: { name: serverName, ...limit } }
+  return options
 }
 
 /**

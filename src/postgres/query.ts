@@ -101,7 +101,7 @@ export function cancelUnsent(query: RawQuery): void {
  * changed meanwhile would take the next one's.
  */
 export function freeze(query: RawQuery): void {
-  Object.assign(query, frozen)
+  void Object.assign(query, frozen)
 }
 
 const frozen = { simple: late, cursor: late, describe: late, forEach: late, raw: late, values: late }
@@ -110,16 +110,18 @@ function late(): never {
   throw new Error('Cannot change a query that has been sent: call .values(), .cursor() … before it is awaited.')
 }
 
+function nothing(): void {}
+
 /**
  * For a query whose connection is lost while its cursor waits for the reader to ask for more: `active` turned false
  * would look like the end of the rows.
  */
 export function failNextPortion(query: RawQuery, error: Error): void {
   if (!query.cursorFn) return
-  Object.defineProperty(query, 'active', {
+  void Object.defineProperty(query, 'active', {
     get: () => {
       throw error
     },
-    set: () => undefined,
+    set: nothing,
   })
 }

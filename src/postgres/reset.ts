@@ -30,7 +30,14 @@ const leavesTraces =
 const localOnly = /^\s*set\s+(?:local|transaction|constraints)\b[^;]*;?\s*$/i
 
 const sessionTags: ReadonlySet<string> = new Set([
-  ...['SET', 'RESET', 'LISTEN', 'UNLISTEN', 'DECLARE CURSOR', 'DO', 'CALL', 'LOAD'],
+  'SET',
+  'RESET',
+  'LISTEN',
+  'UNLISTEN',
+  'DECLARE CURSOR',
+  'DO',
+  'CALL',
+  'LOAD',
 ])
 const staleTags: ReadonlySet<string> = new Set(['PREPARE', 'DEALLOCATE', 'DEALLOCATE ALL'])
 

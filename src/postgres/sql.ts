@@ -45,7 +45,7 @@ export function createSql<T extends Types>(template: Template, target: Target): 
       aim.atWithFile(query, path)
       return query
     },
-    notify: async (channel: string, payload: string) => await tag`select pg_notify(${channel}, ${String(payload)})`,
+    notify: async (channel: string, payload: unknown) => await tag`select pg_notify(${channel}, ${String(payload)})`,
   })
   const tag = sql as unknown as PostgresSql<T>
   return tag

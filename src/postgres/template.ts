@@ -126,23 +126,19 @@ const fixed = {
 }
 
 /** A callback that throws inside postgres.js would fail the query that happens to run. */
-function guarded(session: PostgresSettings['session']): Record<string, unknown> {
-  const guard = <A extends unknown[]>(
-    name: string,
-    fn: ((...values: A) => void) | undefined,
-  ): Record<string, unknown> =>
-    fn
-      ? {
-          [name]: (...values: A) => {
-            try {
-              fn(...values)
-            } catch (error) {
-              process.emitWarning(`${name} threw: ${String(error)}`, 'MillpondWarning')
-            }
-          },
-        }
-      : {}
-  return { ...guard('onnotice', session.onnotice), ...guard('onparameter', session.onparameter) }
+function guarded({ onnotice, onparameter }: PostgresSettings['session']): Record<string, unknown> {
+  const callbacks: Record<string, unknown> = {}
+  for (const [name, fn] of Object.entries({ onnotice, onparameter })) {
+    if (!fn) continue
+    callbacks[name] = (...values: [never, never]) => {
+      try {
+        fn(...values)
+      } catch (error) {
+        process.emitWarning(`${name} threw: ${String(error)}`, 'MillpondWarning')
+      }
+    }
+  }
+  return callbacks
 }
 
 /** A session's own copy of the user's transformations, which can be left out for the pool's own statements. */

@@ -6,6 +6,8 @@ import { redact } from '../../src/postgres/url.ts'
 const url = 'postgres://ann:s%40cret@db.example:6543/shop'
 const none = {}
 
+function onnotice(): void {}
+
 function thrown(fn: () => unknown): Error & { code?: string; option?: string } {
   try {
     fn()
@@ -15,8 +17,8 @@ function thrown(fn: () => unknown): Error & { code?: string; option?: string } {
   throw new Error('nothing was thrown')
 }
 
-function refusal(url: string | URL | undefined, options?: object, env: Record<string, string> = none): string {
-  const error = thrown(() => parseOptions(url, options as PostgresPoolOptions, env))
+function refusal(given: string | URL | undefined, options?: object, env: Record<string, string> = none): string {
+  const error = thrown(() => parseOptions(given, options as PostgresPoolOptions, env))
   expect(error.code).toBe('ERR_OPTION')
   return error.message
 }
@@ -122,7 +124,6 @@ describe('parseOptions()', () => {
   })
 
   test('parseOptions() splits the options of the pool from those of the session', () => {
-    const onnotice = (): void => undefined
     const options = { max: 3, reset: 'full', onnotice, prepare: false, fetch_types: false } as const
     const settings = parseOptions(`${url}?statement_timeout=5`, { ...options, connection: { lock_timeout: 7 } }, none)
     expect(settings.pool).toEqual({ max: 3, reset: 'full' })

@@ -21,6 +21,8 @@ export interface Session {
   readonly name: string
   readonly state: string | null
   readonly query: string
+  /** What it waits for. */
+  readonly wait: string | null
 }
 
 export async function createDatabase(): Promise<TestDatabase> {
@@ -30,7 +32,7 @@ export async function createDatabase(): Promise<TestDatabase> {
   await admin.unsafe(`create database ${name}`)
   const sessions = async (): Promise<readonly Session[]> =>
     await admin<Session[]>`
-      select pid, application_name as name, state, query from pg_stat_activity
+      select pid, application_name as name, state, query, wait_event as wait from pg_stat_activity
       where datname = ${name} and backend_type = 'client backend'`
   const drop = async (): Promise<void> => {
     await admin.unsafe(`drop database ${name} with (force)`)
