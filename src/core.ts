@@ -282,7 +282,8 @@ export class Core<C> {
    * if the event loop was blocked, since nobody could use them in that time.
    */
   sweep(now: number, late: boolean): void {
-    for (const slot of [...this.#idle]) {
+    for (let slot = this.#idle.first, next = slot; slot; slot = next) {
+      next = slot.next
       if (now < slot.expiresAt) continue
       this.#takeIdle(slot)
       this.#retire(slot, 'lifetime')

@@ -41,6 +41,7 @@ export class DriverCalls<C> {
   readonly #changed: () => void
   readonly #incurable: (error: ConnectError) => void
   readonly #leaseFirst: () => Promise<Lease<C> | undefined>
+  readonly #reapings = new Set<Promise<boolean>>()
 
   constructor(details: DriverCallsDetails<C>) {
     this.#driver = details.driver
@@ -187,14 +188,26 @@ export class DriverCalls<C> {
   }
 
   /** Has somebody make sure of a session whose end nobody saw. False if that could not be done now. */
-  async reap(identity: Identity): Promise<boolean> {
-    const { reap } = this.#driver
-    if (!reap) return false
+  reap(identity: Identity): Promise<boolean> {
+    const reaping = this.#reap(identity)
+    this.#reapings.add(reaping)
+    return reaping.finally(() => this.#reapings.delete(reaping))
+  }
+
+  /** Resolves when nothing is being reaped any more. A reaper may have a connection of its own. */
+  async reaped(): Promise<void> {
+    await Promise.allSettled(this.#reapings)
+  }
+
+  async #reap(identity: Identity): Promise<boolean> {
+    const driver = this.#driver
+    if (!driver.reap) return false
     const via = await this.#leaseFirst()
     try {
-      return await withinDeadline((signal) => reap.call(this.#driver, identity, { via: via?.connection, signal }), {
+      return await withinDeadline(async (signal) => (await driver.reap?.(identity, { via: via?.connection, signal })) ?? false, {
         clock: this.#clock,
         ms: reapTimeoutMs,
+        signal: this.#stopping,
         keepAlive: false,
       })
     } catch (cause) {

@@ -3,6 +3,8 @@
  *
  * @module
  */
+export { createBroker } from './broker/broker.ts'
+export type { Broker, BrokerOptions } from './broker/broker.ts'
 export { Pool } from './pool.ts'
 export type { AcquireOptions } from './pool.ts'
 export type { Lease } from './lease.ts'

@@ -96,11 +96,13 @@ export interface GenericPoolOptions<C> extends PoolOptions {
 
 /** Options with every default filled in. */
 export type ResolvedOptions = Required<Omit<PoolOptions, 'limit' | 'broker'>> & {
-  limit: { readonly name: string | undefined; readonly connections: number } | undefined
+  limit: { readonly name: string; readonly connections: number } | undefined
   broker: string | undefined
 }
 
 let unnamed = 0
+/** All pools of the process that limit themselves without a name share one limit. */
+const unnamedLimit = 'default'
 
 /** The names of all pool options, for those who have to tell them from others. */
 export const poolOptionNames: ReadonlySet<string> = new Set<keyof PoolOptions>([
@@ -169,7 +171,7 @@ export function resolveOptions(options: PoolOptions): ResolvedOptions {
 
 function limit(value: unknown): ResolvedOptions['limit'] {
   if (value === undefined) return undefined
-  if (typeof value === 'number') return { name: undefined, connections: count('limit', value, 1, { from: 1 }) }
+  if (typeof value === 'number') return { name: unnamedLimit, connections: count('limit', value, 1, { from: 1 }) }
   if (typeof value !== 'object' || value === null || !('connections' in value)) {
     throw optionTypeError('limit', `limit must be a number or { name?, connections }: got ${shown(value)}.`)
   }
@@ -179,7 +181,7 @@ function limit(value: unknown): ResolvedOptions['limit'] {
     }
   }
   return {
-    name: text('limit.name', 'name' in value ? value.name : undefined),
+    name: text('limit.name', 'name' in value ? value.name : undefined) ?? unnamedLimit,
     connections: count('limit.connections', value.connections, 1, { from: 1 }),
   }
 }

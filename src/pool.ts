@@ -1,4 +1,6 @@
 import { Acquire } from './acquire.ts'
+import { limitPermits } from './broker/limit.ts'
+import { joinBroker } from './broker/member.ts'
 import { tell } from './channels.ts'
 import type { Clock, Timer } from './clock.ts'
 import { Core } from './core.ts'
@@ -26,7 +28,7 @@ export interface AcquireOptions {
   timeoutMs?: number
 }
 
-const leaseFirstTimeoutMs = 1_000
+const leaseFirstTimeoutMs = 250
 const noOptions: AcquireOptions = {}
 const done: Promise<void> = Promise.resolve()
 
@@ -448,6 +450,7 @@ export class Pool<C> implements AsyncDisposable {
     await this.#empty.promise
     for (const timer of timers) timer.cancel()
     this.#stopping.abort()
+    await this.#calls.reaped()
     this.#sweepTimer?.cancel()
     this.#retryTimer?.cancel()
     if (this.#enrolled) this.#permits.leave()
@@ -456,6 +459,7 @@ export class Pool<C> implements AsyncDisposable {
 }
 
 /** The limit over all threads where one is asked for, else none but `max`. */
-function permitsFor(_options: ResolvedOptions): Permits {
-  return new LocalPermits()
+function permitsFor({ limit, broker, clock }: ResolvedOptions): Permits {
+  if (limit) return limitPermits({ limit, clock })
+  return broker === undefined ? new LocalPermits() : joinBroker({ name: broker, clock })
 }

@@ -42,7 +42,7 @@ export interface TaskContext {
   /** Whether the caller has given up; true at once, also in the middle of a loop that never awaits. */
   readonly aborted: boolean
   /** Throws the signal's reason if the caller has given up. */
-  throwIfAborted(): void
+  readonly throwIfAborted: () => void
 }
 
 /** What a server gets to start with. */
@@ -58,7 +58,7 @@ export interface ServerContext<M = unknown> {
   /** 0 for the first thread of this server, 1 for the second… */
   readonly index: number
   /** Tells the service's `addresses` where this server listens. */
-  announce(address: unknown): void
+  readonly announce: (address: unknown) => void
 }
 
 // oxlint-disable-next-line no-explicit-any -- any task's input is allowed here; `run` checks each against its own

@@ -22,14 +22,14 @@ import type { ThreadData } from './thread.ts'
  * const service = createService({
  *   url: process.env.DATABASE_URL,
  *   limit: 20,
- *   tasks: { module: taskModule<typeof import('./tasks.js')>(new URL('./tasks.js', import.meta.url)), workers: 4 },
+ *   tasks: { module: taskModule<{ double: (n: number) => number }>(new URL('./tasks.js', import.meta.url)), workers: 4 },
  * })
  * await service.start()
- * const pdf = await service.run('invoice', { orderId: 7 })
+ * const four = await service.run('double', 2)
  * await service.close()
  * ```
  */
-export function createService<M = Record<never, never>>(options: ServiceOptions<M>): Service<M> {
+export function createService<M = unknown>(options: ServiceOptions<M>): Service<M> {
   if (!isMainThread) {
     throw new PoolError(
       'ERR_NOT_MAIN_THREAD',

@@ -1,0 +1,76 @@
+import { execFile } from 'node:child_process'
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { afterAll, expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+/** Inside the package, so that the examples find it under its own name. */
+const folder = join(root, '.examples')
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+/** Writes every `ts` block into a folder of its section; a block that names its file in its first line is that file. */
+function extract(from: string, markdown: string): number {
+  let section = ''
+  let blocks = 0
+  for (const [, heading, code] of markdown.matchAll(/^(##.*)$|^```ts\n([\s\S]*?)^```/gm)) {
+    if (heading !== undefined) section = heading.replaceAll(/\W+/g, '-')
+    if (code === undefined) continue
+    const file = /^\/\/ ([\w-]+\.ts)/.exec(code)?.[1] ?? `example-${blocks}.ts`
+    const place = join(folder, from, section || 'top')
+    mkdirSync(place, { recursive: true })
+    writeFileSync(join(place, file), `${code}\nexport {}\n`)
+    blocks++
+  }
+  return blocks
+}
+
+/** The examples in the comments of the public faces. */
+function commentsOf(file: string): string {
+  const text = readFileSync(file, 'utf8')
+  return [...text.matchAll(/^ *\/\*\*[\s\S]*?\*\//gm)].map(([comment]) => comment.replaceAll(/^ *(\/\*\*| \*\/?) ?/gm, '')).join('\n')
+}
+
+test('README and comments: every block of code compiles', async () => {
+  rmSync(folder, { recursive: true, force: true })
+  let blocks = extract('README', readFileSync(join(root, 'README.md'), 'utf8'))
+  expect(blocks).toBeGreaterThan(8)
+  for (const entry of readdirSync(join(root, 'src'), { recursive: true, withFileTypes: true })) {
+    if (!entry.name.endsWith('.ts')) continue
+    const path = join(entry.parentPath, entry.name)
+    blocks += extract(path.slice(root.length).replaceAll(/\W/g, '-'), commentsOf(path))
+  }
+  expect(blocks).toBeGreaterThan(12)
+  // The example of createService speaks of a module that is not its own.
+  const config = {
+    extends: '../tsconfig.json',
+    compilerOptions: {
+      rootDir: '..',
+      noEmit: true,
+      isolatedDeclarations: false,
+      declaration: false,
+      declarationMap: false,
+      noUnusedLocals: false,
+      noPropertyAccessFromIndexSignature: false,
+      types: ['node'],
+    },
+    include: ['.'],
+  }
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config))
+  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
+  const run = promisify(execFile)(process.execPath, [tsc, '-p', folder], { cwd: root })
+  const { stdout } = await run.catch((error: { stdout: string }) => error)
+  expect(stdout).toBe('')
+})
+
+test('README names every option of a pool, and every error code', () => {
+  const readme = readFileSync(join(root, 'README.md'), 'utf8')
+  const options = readFileSync(join(root, 'src', 'options.ts'), 'utf8')
+  const names = [...(/poolOptionNames[^[]*\[([^\]]*)\]/.exec(options)?.[1]?.matchAll(/'(\w+)'/g) ?? [])].map((match) => match[1])
+  expect(names.length).toBeGreaterThan(10)
+  for (const name of names.filter((one) => one !== 'clock')) expect(readme).toContain(`\`${name}\``)
+  const codes = [...readFileSync(join(root, 'src', 'errors.ts'), 'utf8').matchAll(/'(ERR_\w+)'/g)].map((match) => match[1] ?? '')
+  for (const code of new Set(codes)) expect(readme).toContain(code)
+})

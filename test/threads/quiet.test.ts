@@ -1,0 +1,36 @@
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { TestDatabase } from '../support/database.ts'
+import { createDatabase } from '../support/database.ts'
+
+let database: TestDatabase
+
+beforeAll(async () => {
+  database = await createDatabase()
+})
+
+afterAll(() => database.drop())
+
+/** Runs a script in a process of its own, which has to end by itself. */
+async function script(name: string): Promise<unknown> {
+  const path = fileURLToPath(new URL(`./fixtures/${name}.mjs`, import.meta.url))
+  const { stdout } = await promisify(execFile)(process.execPath, [path, database.url], { timeout: 15_000 })
+  return JSON.parse(stdout)
+}
+
+describe('a process', () => {
+  test('ends by itself although a pool with idle connections, a broker and members are open', async () => {
+    expect(await script('idle-pool')).toEqual({ idle: 2, members: 2 })
+    await database.sessionsToBe(0)
+  })
+
+  test('has nothing left after close(): no socket, no timer, no port, no thread', async () => {
+    expect(await script('closed-pool')).toEqual({ before: [], during: true, after: [] })
+  })
+
+  test('does not end while a caller waits', async () => {
+    expect(await script('waiting')).toEqual({ phase: 'permit' })
+  })
+})
