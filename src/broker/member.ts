@@ -75,7 +75,10 @@ export class Member implements Permits {
     this.#place = place
     this.#phase = 'enrolling'
     this.#port = handOver(seat, (error) => this.#handedOver(place, error))
-    if (!this.#port) this.#phase = 'joined'
+    if (this.#port) return
+    this.#phase = 'joined'
+    // Wakes are heard from the first settling on, and others may have left something behind.
+    queueMicrotask(() => this.#act())
   }
 
   get unsettled(): boolean {

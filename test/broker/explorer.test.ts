@@ -13,7 +13,7 @@ const worlds: readonly Options[] = [
   { members: 2, slots: 1, acquires: [2, 1] },
   { members: 2, slots: 2, acquires: [2, 1] },
   { members: 2, slots: 1, acquires: 1, aborts: 1, leaves: 1 },
-  { members: 2, slots: 1, acquires: 1, failures: 1, aborts: 1 },
+  { members: 2, slots: 1, acquires: 1, failures: 1 },
   { members: 2, slots: 1, acquires: 1, aborts: 1, deaths: 1 },
   { members: 2, slots: 1, acquires: 1, deaths: 1, stubborn: 1, takeOver: true },
   { members: 2, slots: 1, max: 2, acquires: [2, 1], destroys: 1 },
@@ -21,6 +21,7 @@ const worlds: readonly Options[] = [
 ]
 
 const largeWorlds: readonly Options[] = [
+  { members: 2, slots: 1, acquires: 1, failures: 1, aborts: 1 },
   { members: 2, slots: 1, acquires: 2 },
   { members: 2, slots: 1, acquires: 2, aborts: 1, deaths: 1 },
   { members: 2, slots: 1, acquires: 2, aborts: 1, leaves: 1 },

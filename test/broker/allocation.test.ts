@@ -1,0 +1,251 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  K,
+  Z,
+  donorToWake,
+  f,
+  isShort,
+  nextOwed,
+  nextRipening,
+  nobody,
+  owed,
+  owedOfIdle,
+  owedOnRelease,
+  owedOnReturn,
+} from '../../src/broker/allocation.ts'
+import type { MemberView, View } from '../../src/broker/allocation.ts'
+
+const M = 20
+
+function member(some: Partial<MemberView> = {}): MemberView {
+  return { alive: true, want: 0, waited: 0, held: 0, granted: 0, opening: 0, idle: 0, idled: 0, min: 0, ...some }
+}
+
+function view(members: Partial<MemberView>[], supply = 0): View {
+  return { members: members.map(member), size: members.length, supply, move: M }
+}
+
+describe('owedOnRelease()', () => {
+  const old = K * M
+
+  test('keeps a connection for K moves', () => {
+    const v = view([{ held: 5 }, { want: 1, waited: 10_000 }])
+    expect(owedOnRelease(v, 0, 0, old - 0.1)).toBe(nobody)
+    expect(owedOnRelease(v, 0, 0, old)).toBe(1)
+  })
+
+  test('goes first to the one without any that waits longest, if longer than my head or Z moves', () => {
+    const v = view([{ held: 2 }, { want: 1, waited: 30 }, { want: 1, waited: 50 }, { want: 1, waited: 300, held: 1 }])
+    expect(owedOnRelease(v, 0, 49, old)).toBe(2)
+    expect(owedOnRelease(v, 0, 50, old)).toBe(nobody)
+    v.members[2]!.waited = Z * M + 0.1
+    expect(owedOnRelease(v, 0, 1_000, old)).toBe(2)
+  })
+
+  test('goes to one with two fewer that waits longer', () => {
+    const v = view([{ held: 3 }, { want: 1, waited: 30, held: 1 }])
+    expect(owedOnRelease(v, 0, 29, old)).toBe(1)
+    expect(owedOnRelease(v, 0, 30, old)).toBe(nobody)
+    v.members[0]!.held = 2
+    expect(owedOnRelease(v, 0, 29, old)).toBe(nobody)
+  })
+
+  test('goes to one that waits f times longer and K moves more, however much it has', () => {
+    const v = view([{ held: 1 }, { want: 1, waited: f * 30 + K * M, held: 9 }])
+    expect(owedOnRelease(v, 0, 30, old)).toBe(nobody)
+    expect(owedOnRelease(v, 0, 29, old)).toBe(1)
+  })
+
+  test('sends nothing to one that has a permit on its way, from here or from elsewhere', () => {
+    for (const under of [
+      { granted: 1, held: 1, want: 2 },
+      { opening: 1, held: 1, want: 2 },
+    ]) {
+      expect(owedOnRelease(view([{ held: 9 }, { waited: 10_000, ...under }]), 0, 0, old)).toBe(nobody)
+    }
+    expect(owedOnRelease(view([{ held: 9 }, { waited: 10_000, want: 1 }], 1), 0, 0, old)).toBe(nobody)
+    expect(
+      owedOnRelease(view([{ held: 9 }, { waited: 10_000, want: 1 }, { waited: 9_000, want: 1 }], 1), 0, 0, old),
+    ).toBe(2)
+  })
+})
+
+describe('owedOfIdle()', () => {
+  test('gives after one move, the last one after K moves, unless the asker has none', () => {
+    const asker = { want: 1, waited: 5, held: 1 }
+    expect(owedOfIdle(view([{ held: 2, idle: 1, idled: M }, asker]), 0)).toBe(1)
+    expect(owedOfIdle(view([{ held: 2, idle: 1, idled: M - 1 }, asker]), 0)).toBe(nobody)
+    expect(owedOfIdle(view([{ held: 1, idle: 1, idled: K * M - 1 }, asker]), 0)).toBe(nobody)
+    expect(owedOfIdle(view([{ held: 1, idle: 1, idled: K * M }, asker]), 0)).toBe(1)
+    expect(
+      owedOfIdle(
+        view([
+          { held: 1, idle: 1, idled: M },
+          { ...asker, held: 0 },
+        ]),
+        0,
+      ),
+    ).toBe(1)
+  })
+
+  test('serves who has fewest, then who has waited longest', () => {
+    const idle = { held: 3, idle: 2, idled: 10 * M }
+    expect(owedOfIdle(view([idle, { want: 1, waited: 9, held: 2 }, { want: 1, waited: 1, held: 1 }]), 0)).toBe(2)
+    expect(owedOfIdle(view([idle, { want: 1, waited: 1, held: 1 }, { want: 1, waited: 9, held: 1 }]), 0)).toBe(2)
+  })
+
+  test('never takes min, and nothing that is on its way anyway', () => {
+    const asker = { want: 1, waited: 5 }
+    expect(owedOfIdle(view([{ held: 2, idle: 2, idled: 10 * M, min: 2 }, asker]), 0)).toBe(nobody)
+    expect(owedOfIdle(view([{ held: 2, idle: 2, idled: 10 * M }, asker], 1), 0)).toBe(nobody)
+  })
+})
+
+describe('donorToWake() and nextRipening()', () => {
+  test('wake the one with most that are ripe, and look again when the next ripens', () => {
+    const v = view([
+      { want: 1, waited: 5 },
+      { held: 3, idle: 1, idled: 30 },
+      { held: 3, idle: 2, idled: 25 },
+      { held: 4, idle: 4, idled: 15 },
+      { held: 9, idle: 9, idled: 99, min: 9 },
+    ])
+    expect(donorToWake(v, 0)).toBe(2)
+    expect(nextRipening(v, 0)).toBe(0)
+    for (const one of [1, 2]) v.members[one]!.idled = 3
+    expect(donorToWake(v, 0)).toBe(nobody)
+    expect(nextRipening(v, 0)).toBe(5)
+  })
+
+  test('wake nobody while enough is on its way', () => {
+    expect(donorToWake(view([{ want: 1 }, { held: 3, idle: 1, idled: 30 }], 1), 0)).toBe(nobody)
+  })
+})
+
+describe('owedOnReturn()', () => {
+  test('keeps what I need, unless I would owe it on a release', () => {
+    expect(
+      owedOnReturn(
+        view([
+          { held: 3, waited: 10, want: 1 },
+          { want: 1, waited: 5 },
+        ]),
+        0,
+        1,
+      ),
+    ).toBe(0)
+    expect(
+      owedOnReturn(
+        view([
+          { held: 3, waited: 10, want: 1 },
+          { want: 1, waited: 15 },
+        ]),
+        0,
+        1,
+      ),
+    ).toBe(1)
+    expect(owedOnReturn(view([{ held: 3 }, { want: 1, waited: 5 }]), 0, 0)).toBe(1)
+    expect(owedOnReturn(view([{ held: 3 }, {}]), 0, 0)).toBe(nobody)
+  })
+})
+
+// ── Properties ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+const seed = Number(process.env['MILLPOND_SEED'] ?? Math.trunc(Math.random() * 2 ** 31))
+const parameters = { seed, numRuns: 3_000 }
+
+const anyMember = fc
+  .record({
+    alive: fc.boolean(),
+    want: fc.nat(4),
+    waited: fc.nat(2_000),
+    held: fc.nat(6),
+    granted: fc.nat(2),
+    opening: fc.nat(2),
+    idle: fc.nat(4),
+    idled: fc.nat(1_000),
+    min: fc.nat(3),
+  })
+  .filter((one) => one.held >= one.granted)
+const anyView = fc.record({
+  members: fc.array(anyMember, { minLength: 1, maxLength: 6 }),
+  supply: fc.nat(3),
+  move: fc.constantFrom(0, 1, M),
+})
+const viewOf = (raw: { members: MemberView[]; supply: number; move: number }): View => ({
+  ...raw,
+  members: raw.members.map((one, i) => ({ ...one, alive: one.alive || i === 0 })),
+  size: raw.members.length,
+})
+
+describe(`every decision (seed ${seed})`, () => {
+  test('is for one who is alive, wants more than is on its way, and is not me', () => {
+    fc.assert(
+      fc.property(anyView, fc.nat(2_000), fc.nat(1_000), (raw, waited, open) => {
+        const v = viewOf(raw)
+        for (const to of [nextOwed(v, 0), owedOnRelease(v, 0, waited, open), owedOfIdle(v, 0)]) {
+          if (to === nobody) continue
+          expect(to).not.toBe(0)
+          expect(owed(v.members[to]!)).toBeGreaterThan(0)
+        }
+      }),
+      parameters,
+    )
+  })
+
+  test('gives only what is there, and never min', () => {
+    fc.assert(
+      fc.property(anyView, fc.nat(2_000), (raw, waited) => {
+        const v = viewOf(raw)
+        const mine = v.members[0]!
+        if (owedOfIdle(v, 0) !== nobody) {
+          expect(mine.idle).toBeGreaterThan(0)
+          expect(mine.held).toBeGreaterThan(mine.min)
+          expect(isShort(v)).toBe(true)
+        }
+        if (owedOnRelease(v, 0, waited, Infinity) !== nobody) expect(mine.held).toBeGreaterThan(mine.min)
+        const woken = donorToWake(v, 0)
+        if (woken !== nobody) {
+          expect(v.members[woken]!.alive).toBe(true)
+          expect(v.members[woken]!.idle).toBeGreaterThan(0)
+          expect(v.members[woken]!.held).toBeGreaterThan(v.members[woken]!.min)
+        }
+      }),
+      parameters,
+    )
+  })
+
+  test('leaves nobody out while a permit has no owner', () => {
+    fc.assert(
+      fc.property(anyView, (raw) => {
+        const v = viewOf(raw)
+        const anyOwed = v.members.some((one, i) => i > 0 && owed(one) > 0)
+        expect(nextOwed(v, 0) !== nobody).toBe(anyOwed)
+      }),
+      parameters,
+    )
+  })
+
+  test('does not reverse at once', () => {
+    fc.assert(
+      fc.property(anyView, fc.nat(2_000), (raw, waited) => {
+        const v = viewOf(raw)
+        const to = owedOnRelease(v, 0, waited, Infinity)
+        if (to === nobody) return
+        // The permit arrives after one move, and serves the head there; mine has aged, and the next one there is younger.
+        const [mine, theirs] = [v.members[0]!, v.members[to]!]
+        mine.held--
+        mine.want++
+        mine.waited = waited + v.move
+        mine.granted = 0
+        mine.opening = 0
+        theirs.held++
+        theirs.want--
+        // A connection that has just been opened stays, whoever waits.
+        if (v.move > 0) expect(owedOnRelease(v, to, theirs.waited, v.move)).toBe(nobody)
+      }),
+      parameters,
+    )
+  })
+})
