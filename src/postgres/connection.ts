@@ -1,10 +1,10 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Deque } from '../deque.ts'
-import type { Linked } from '../deque.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import type { Identity } from '../driver.ts'
 import { ConnectionLostError } from '../errors.ts'
+import { unlessAborted } from './abort.ts'
 import { sendCancelRequest } from './cancel.ts'
 import type { Address } from './dial.ts'
 import { serverError } from './connect-error.ts'
@@ -12,7 +12,8 @@ import type { TransactionStatus } from './frames.ts'
 import { cancelUnsent, failNextPortion, freeze } from './query.ts'
 import type { RawQuery } from './query.ts'
 import { Traces, traceOfText } from './reset.ts'
-import type { Trace } from './reset.ts'
+import { Task } from './task.ts'
+import type { RunOptions } from './task.ts'
 import type { Inner } from './template.ts'
 import type { Wire } from './wire.ts'
 
@@ -20,36 +21,6 @@ import type { Wire } from './wire.ts'
 const cancelTimeoutMs = 5_000
 
 export type Row = Record<string, unknown>
-
-interface RunOptions {
-  /** Called once, when the wire is quiet again after the query, or the query will not be sent (any more). */
-  done?: () => void
-  /** The pool's own: its traces are not the lease's. */
-  own?: boolean
-}
-
-/** One query on its way through a connection. */
-export class Task implements Linked<Task> {
-  readonly query: RawQuery
-  readonly own: boolean
-  readonly done: () => void
-  /** Some of it has been written. Before that, a quiet wire says nothing. */
-  wrote = false
-  retried = false
-  cancelling = false
-  trace: Trace = 'nothing'
-  stream: { destroyed: boolean; destroy(error: Error): void } | undefined
-
-  next: Task | undefined
-  previous: Task | undefined
-  deque: object | undefined
-
-  constructor(query: RawQuery, { done = nothing, own = false }: RunOptions) {
-    this.query = query
-    this.done = done
-    this.own = own
-  }
-}
 
 /**
  * One session of the server: one instance of postgres.js, one socket, one life.
@@ -355,24 +326,4 @@ function nothing(): void {}
 
 function isStream(value: unknown): value is { destroyed: boolean; destroy(error: Error): void } {
   return typeof value === 'object' && value !== null && 'destroy' in value && 'destroyed' in value
-}
-
-/** A promise's outcome, or the signal's reason, whichever comes first. */
-function unlessAborted<T>(promise: PromiseLike<unknown>, signal: AbortSignal | undefined): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(signal?.reason)
-    signal?.addEventListener('abort', onAbort, { once: true })
-    const off = (): void => signal?.removeEventListener('abort', onAbort)
-    promise.then(
-      (value) => {
-        off()
-        resolve(value as T)
-      },
-      (error: unknown) => {
-        off()
-        reject(error)
-      },
-    )
-    if (signal?.aborted) onAbort()
-  })
 }

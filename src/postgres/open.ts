@@ -1,4 +1,5 @@
 import { ConnectError } from '../errors.ts'
+import { unlessAborted } from './abort.ts'
 import { codeOf, connectError, serverError } from './connect-error.ts'
 import { Connection } from './connection.ts'
 import { dial } from './dial.ts'
@@ -76,7 +77,7 @@ export class Opener {
   async #password(signal: AbortSignal): Promise<string> {
     const { password } = this.settings
     if (typeof password === 'string') return password
-    const given = await firstOf(Promise.resolve(password()), signal)
+    const given = await unlessAborted<unknown>(Promise.resolve(password()), signal)
     if (typeof given !== 'string') throw new TypeError('password() must return a string')
     return given
   }
@@ -116,7 +117,7 @@ export class Opener {
         died: die,
       })
     })
-    await firstOf(Promise.race([ready, died]), signal)
+    await unlessAborted(Promise.race([ready, died]), signal)
     return new Connection(wire, inner, this.settings.address, tag)
   }
 }
@@ -126,19 +127,10 @@ async function leave(wire: Wire, signal: AbortSignal): Promise<boolean> {
   const error = new Error('the connection could not be opened')
   wire.hangUp(error)
   try {
-    await firstOf(wire.released, signal)
+    await unlessAborted(wire.released, signal)
     return true
   } catch {
     wire.kill(error)
     return wire.peerEnded
   }
-}
-
-function firstOf<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    if (signal.aborted) onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
 }

@@ -16,7 +16,7 @@ type PostgresJsOptions<T extends Types> = Pick<
 >
 
 /** Options of a PostgreSQL pool: those of every pool, and those of postgres.js that concern a session. */
-export interface PostgresPoolOptions<T extends Types = Types> extends PoolOptions, PostgresJsOptions<T> {
+export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, PostgresJsOptions<T> {
   /** In place of the URL's part, or of `PGHOST`. A directory (`/run/postgresql`) means the socket in it. */
   host?: string
   /** In place of the URL's part, or of `PGPORT`. */

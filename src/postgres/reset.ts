@@ -27,7 +27,7 @@ export const resetStatement: string = [
 // What only looks like one of these (in a string, a comment, a name) costs a reset, no more.
 const leavesTraces =
   /set_config|pg_(?:try_)?advisory_lock|\btemp(?:orary)?\b|\bpg_temp\b|\bwith\s+hold\b|^\s*(?:do|call|load|listen)\b|;\s*(?:do|call|load|listen)\b|\bdblink_connect|\bsetseed\b/i
-const localOnly = /^\s*set\s+(?:local|transaction|constraints)\b[^;]*;?\s*$/i
+const localOnly = /^\s*set\s+(?:local|transaction|constraints)\b[^;]*(?:;\s*)?$/i
 
 const sessionTags: ReadonlySet<string> = new Set([
   'SET',

@@ -6,6 +6,7 @@ import {
   optionTypeError,
 } from '../errors.ts'
 import type { AcquireOptions } from '../pool.ts'
+import { codeOf } from './connect-error.ts'
 import type { Connection } from './connection.ts'
 import type { Types } from './options.ts'
 import type { RawQuery, Target } from './query.ts'
@@ -54,7 +55,8 @@ export async function runTransaction<T extends Types, R>(
   try {
     result = await scope.call(fn)
   } catch (error) {
-    await undo(connection, 'ROLLBACK')
+    // What still runs is left to the release, which has a deadline.
+    if (connection.idle) await undo(connection, 'ROLLBACK')
     throw error
   }
   const { rows, task } = connection.askTask('COMMIT')
@@ -102,6 +104,9 @@ class Scope<T extends Types> implements Target {
     let result: R
     try {
       result = await fn(this.#sql())
+    } catch (error) {
+      // "Current transaction is aborted" tells nothing of why.
+      throw codeOf(error) === '25P02' ? (this.#firstError ?? error) : error
     } finally {
       this.#ended = true
     }

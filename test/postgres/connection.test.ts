@@ -122,6 +122,33 @@ describe('Connection, one unanswered query at a time', () => {
     expect([...again]).toEqual([{ a: 1, b: 2 }])
     expect(next[0]).toEqual({ name: 'next' })
     await expectSound(sql)
+    // Handed over too early, a query that cannot be built would reject in place of the one that is sent again.
+    await sql`alter table replan add column c int default 3`
+    const third = sql`select * from replan`.execute()
+    const bad = [rejection(sql`select ${undefined as never}`), rejection(sql`select ${undefined as never}`)]
+    await Promise.all(bad)
+    expect([...(await third)]).toEqual([{ a: 1, b: 2, c: 3 }])
+    await expectSound(sql)
+  })
+
+  test('Connection.run() does not take what the server says by itself for the end of an answer', async () => {
+    const { sql } = await open()
+    const other = await open()
+    await sql`listen noise`
+    let noisy = true
+    const noise = (async () => {
+      while (noisy) await other.sql`notify noise`
+    })()
+    for (let i = 0; i < 200; i++) {
+      const [bad, worse, good] = await Promise.all([
+        rejection(sql`select ${undefined as never}`),
+        rejection(sql`select ${undefined as never}`),
+        sql`select ${i}::int as i`,
+      ])
+      expect([bad.code, worse.code, good[0]?.['i']]).toEqual(['UNDEFINED_VALUE', 'UNDEFINED_VALUE', i])
+    }
+    noisy = false
+    await noise
   })
 
   test('Connection.run() survives a parser that throws', async () => {

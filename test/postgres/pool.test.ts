@@ -24,7 +24,7 @@ beforeAll(async () => {
 afterAll(() => db.drop())
 
 function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 2, ...options }) as PostgresPool
+  const pool = createPool(db.url, { max: 2, ...options })
   onTestFinished(async () => {
     await pool.close({ timeoutMs: 100 })
   })
@@ -316,6 +316,25 @@ describe('PostgresPool.transaction()', () => {
     })
     expect((await rejection(attempt)).code).toBe('22012')
     expect(await read()).toEqual([])
+    const further = pool.transaction(async (sql) => {
+      await rejection(sql`select 1/0`)
+      await sql.savepoint(() => undefined)
+    })
+    expect((await rejection(further)).code).toBe('22012')
+  })
+
+  test('PostgresPool.transaction() does not wait for ever for a query that its callback left behind', async () => {
+    const pool = make({ max: 1, resetTimeoutMs: 100 })
+    const broken = new Error('no')
+    let left: ReturnType<typeof rejection> | undefined
+    const attempt = pool.transaction(async (sql) => {
+      left = rejection(sql`select pg_sleep(60)`)
+      await runs('pg_sleep(60)')
+      throw broken
+    })
+    expect(await rejection(attempt)).toBe(broken)
+    expect((await left)?.code).toMatch(/57014|ERR_CONNECTION_LOST/)
+    expect([...(await pool.sql`select 1 as one`)]).toEqual([{ one: 1 }])
   })
 
   test('PostgresPool.transaction() includes what the callback did not await', async () => {

@@ -1,0 +1,36 @@
+import type { Linked } from '../deque.ts'
+import type { RawQuery } from './query.ts'
+import type { Trace } from './reset.ts'
+
+/** How a query is run. */
+export interface RunOptions {
+  /** Called once, when the wire is quiet again after the query, or the query will not be sent (any more). */
+  done?: () => void
+  /** The pool's own: its traces are not the lease's. */
+  own?: boolean
+}
+
+/** One query on its way through a connection. */
+export class Task implements Linked<Task> {
+  readonly query: RawQuery
+  readonly own: boolean
+  readonly done: () => void
+  /** Some of it has been written. Before that, a quiet wire says nothing. */
+  wrote = false
+  retried = false
+  cancelling = false
+  trace: Trace = 'nothing'
+  stream: { destroyed: boolean; destroy(error: Error): void } | undefined
+
+  next: Task | undefined
+  previous: Task | undefined
+  deque: object | undefined
+
+  constructor(query: RawQuery, { done = nothing, own = false }: RunOptions) {
+    this.query = query
+    this.done = done
+    this.own = own
+  }
+}
+
+function nothing(): void {}
