@@ -200,6 +200,7 @@ export class Member implements Permits {
     this.#stopTimer()
     const fire = (): void => {
       this.#timer = undefined
+      r.unsettled = true
       this.#act()
     }
     this.#timer = { timer: this.#clock.setTimer(fire, Math.max(0, at - now), waits), at, keepAlive: waits }

@@ -78,6 +78,8 @@ export interface Registers {
   /** The wake word, as it was before anything else was looked at. */
   wake: number
   asks: number
+  /** Neither the pool nor a wake has anything new: if nobody has asked either, there is nothing to settle. */
+  calm: boolean
   /** The slot or row under the cursor, and the word that was read there. */
   cursor: number
   word: number
@@ -147,6 +149,7 @@ export function registers(me: number, rows: number): Registers {
     hand: [],
     wake: 0,
     asks: 0,
+    calm: false,
     cursor: 0,
     word: 0,
     rows: 0,

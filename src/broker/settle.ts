@@ -4,11 +4,11 @@ import type { Ledger } from './layout.ts'
 import { free, grant, isAlive, reap, renew, take, wake } from './ledger.ts'
 import { look, lookPhases, seesOthersWant } from './look.ts'
 import type { Host, InHand, Phase, PhaseOf, Registers } from './registers.ts'
-import { releasePhases } from './release.ts'
+import { isOutdated, releasePhases } from './release.ts'
 
 // One routine does everything: whatever happens, it is run again, and it looks at everything.
 //
-//   1  remember my wake word and `asks`
+//   1  remember my wake word and `asks`; if neither has changed and my pool has nothing new, that is all
 //   2  scan the slots: pick up what is granted to me; take what is free, if I lack any; reap what was left behind
 //   3  place: open with what I have in hand, as far as I lack any
 //   4  show my row; if I want more than it showed, `asks` grows and I scan once more
@@ -30,8 +30,10 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
 
   rest() {},
 
-  start(r, ledger) {
-    r.wake = Atomics.load(ledger.words, at(ledger, r.me, 'wake'))
+  start(r, ledger, host) {
+    const wakes = Atomics.load(ledger.words, at(ledger, r.me, 'wake'))
+    r.calm = wakes === r.wake && !r.othersWant && !isOutdated(r, host)
+    r.wake = wakes
     r.freed = false
     r.donorWoken = false
     r.unsettled = false
@@ -40,7 +42,9 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
 
   asks(r, ledger) {
     r.asks = Atomics.load(ledger.words, header.asks)
-    scan(r)
+    // As with a release: whoever begins to want after this finds my row as it is, and wakes me.
+    if (r.calm && r.asks === r.seenAsks) r.at = 'rest'
+    else scan(r)
   },
 
   scan(r, ledger, host) {

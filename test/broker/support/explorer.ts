@@ -116,7 +116,13 @@ function keyOf(
     put(
       (r.othersWant ? 1 : 0) | (r.freed ? 2 : 0) | (r.donorWoken ? 4 : 0) | (r.yields ? 8 : 0) | (m.unsettled ? 16 : 0),
     )
-    put((m.ticked ? 1 : 0) | (m.retry ? 2 : 0) | (moving && r.after === 'judge' ? 4 : 0) | (r.unsettled ? 8 : 0))
+    put(
+      (m.ticked ? 1 : 0) |
+        (m.retry ? 2 : 0) |
+        (moving && r.after === 'judge' ? 4 : 0) |
+        (r.unsettled ? 8 : 0) |
+        (r.at === 'asks' && r.calm ? 16 : 0),
+    )
     put(m.acquires * 8 + m.waiters)
     put(m.since)
     put(r.hand.length)

@@ -38,6 +38,8 @@ export interface Options {
   readonly stubborn?: number
   /** Grants may be taken over as if they had been seen for long. */
   readonly takeOver?: boolean
+  /** Settle after each event, needed or not, as a real pool does. */
+  readonly eager?: boolean
   /** Time passes once: before, nothing is ripe. Otherwise everything always is. */
   readonly timed?: boolean
   /** Broken rules. */
@@ -353,6 +355,7 @@ export class World {
         return this.#step(m)
       case 'tick':
         m.ticked = true
+        m.r.unsettled = true
         m.unsettled = true
         return this.#step(m)
       case 'wake':
@@ -360,6 +363,7 @@ export class World {
         return this.#step(m)
       case 'retry':
         m.retry = false
+        m.r.unsettled = true
         m.unsettled = true
         return this.#step(m)
       case 'time':
@@ -443,7 +447,7 @@ export class World {
 
   /** What a pool does after every event. */
   #after(m: SimMember): void {
-    if (this.#outdated(m.r, this.#host)) m.unsettled = true
+    if (this.options.eager || this.#outdated(m.r, this.#host)) m.unsettled = true
   }
 
   #step(m: SimMember): void {
