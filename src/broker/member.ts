@@ -220,9 +220,19 @@ export class Member implements Permits {
       this.#act()
       return
     }
-    leaveUnconfirmed(place.seat)
     this.#port?.close()
     this.#port = undefined
+    if (!leaveUnconfirmed(place.seat)) {
+      // It took so long that the row was given to somebody else: once more.
+      this.#place = undefined
+      try {
+        return this.enrol(place.user)
+      } catch (again) {
+        this.#phase = 'refused'
+        this.#stopTimer()
+        return place.user.refuse(again as Error)
+      }
+    }
     const text = `Cannot join the broker "${this.#name}": the thread that made it does not answer. Has it ended?`
     const cause = error === undefined ? undefined : { cause: error }
     this.#refuse(

@@ -43,7 +43,6 @@ export type Phase =
   | 'finish'
   // release.ts: the hot path
   | 'release'
-  | 'show idle since'
   | 'show idle'
   | 'load asks'
   | 'judge'

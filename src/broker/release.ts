@@ -4,26 +4,21 @@ import { look } from './look.ts'
 import type { Host, Phase, PhaseOf, Registers } from './registers.ts'
 
 // The hot path: a lease has ended, and its connection could be lent again. While nobody else wants anything this is one
-// load, and now and then a store. It need not settle, because
+// load, and a store when the row showed no idle connection. It need not settle, because
 //   1. it makes sure that my row shows an idle connection (the row may show one that is leased, never the opposite),
 //   2. then it reads `asks`.
 // Whoever begins to want after 2 looks at my row after 1, finds the connection and wakes me.
 
-type ReleasePhase = Extract<Phase, 'release' | 'show idle since' | 'show idle' | 'load asks' | 'judge'>
+type ReleasePhase = Extract<Phase, 'release' | 'show idle' | 'load asks' | 'judge'>
 
 export const releasePhases: Readonly<Record<ReleasePhase, PhaseOf>> = {
   release(r, _, host) {
     r.yields = false
-    r.at = r.shown.idle === 0 && host.waiting === 0 ? 'show idle since' : 'load asks'
-  },
-
-  'show idle since'(r, ledger, host) {
-    r.shown.idleSince = host.now()
-    Atomics.store(ledger.words, at(ledger, r.me, 'idleSince'), r.shown.idleSince)
-    r.at = 'show idle'
+    r.at = r.shown.idle === 0 && host.waiting === 0 ? 'show idle' : 'load asks'
   },
 
   'show idle'(r, ledger) {
+    // Since when may be too early for it: then I am woken for nothing, once, and show the truth.
     r.shown.idle = 1
     Atomics.store(ledger.words, at(ledger, r.me, 'idle'), 1)
     r.at = 'load asks'

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { afterEach, describe, expect, test } from 'vitest'
+import type { PoolStats } from '../../src/stats.ts'
 
 // Threads run JavaScript: both sides use what was built.
 const { createBroker } = (await import(
@@ -186,6 +187,35 @@ describe('Member, in threads of their own', () => {
       await until(() => broker.stats().free === 3)
     },
   )
+})
+
+describe('Pools, in threads of their own', () => {
+  test('never have more connections than the limit, and serve every acquire', { timeout: 60_000 }, async () => {
+    const limit = 4
+    const broker = createBroker({ name: newName(), limit })
+    const counters = new Int32Array(new SharedArrayBuffer(12))
+    const load = { name: broker.name, counters, serviceMs: 2, connectMs: 5, max: 10 }
+    const loads = [
+      { ...load, clients: 8, times: 60 },
+      { ...load, clients: 8, times: 60 },
+      { ...load, clients: 1, times: 60 },
+      { ...load, clients: 20, times: 30 },
+      { ...load, clients: 3, times: 10 },
+      { ...load, clients: 3, times: 10 },
+    ]
+    const ends = loads.map(async (workerData) => {
+      const worker = new Worker(new URL('fixtures/pool.mjs', import.meta.url), { workerData })
+      const [stats] = (await once(worker, 'message')) as [PoolStats]
+      return stats
+    })
+    const stats = await Promise.all(ends)
+    const [open, most, served] = counters
+    expect(open).toBe(0)
+    expect(most).toBeLessThanOrEqual(limit)
+    expect(served).toBe(loads.reduce((sum, { clients, times }) => sum + clients * times, 0))
+    expect(stats.map(({ timeouts }) => timeouts)).toEqual(loads.map(() => 0))
+    expect(broker.stats()).toMatchObject({ free: limit, members: [] })
+  })
 })
 
 describe('A broker and its members', () => {
