@@ -13,7 +13,7 @@ import { cancelUnsent, failNextPortion, freeze } from './query.ts'
 import type { RawQuery } from './query.ts'
 import { Traces, traceOfText } from './reset.ts'
 import { Task } from './task.ts'
-import type { RunOptions } from './task.ts'
+import type { CopyStream, RunOptions } from './task.ts'
 import type { Inner } from './template.ts'
 import type { Wire } from './wire.ts'
 
@@ -208,6 +208,7 @@ export class Connection {
     const { query } = task
     this.#current = task
     if (task.own !== this.#plain) this.#inner.plain((this.#plain = task.own))
+    if (!task.own) keepStream(task)
     this.#inner.handler(query)
     freeze(query)
     if (task.own || query.string === undefined) return
@@ -232,7 +233,6 @@ export class Connection {
     if (frames.fatal) return this.#lose(undefined)
     const task = this.#current
     if (!task) return
-    if (frames.copy && !task.stream) this.#keepStream(task)
     if (frames.quiet) {
       // postgres.js sends it again, but has not yet.
       if (task.query.retried && !task.retried) {
@@ -269,13 +269,6 @@ export class Connection {
     for (const waiter of waiters) waiter.resolve()
   }
 
-  /** The stream of a COPY: postgres.js forgets it with its last byte, before the server has confirmed it. */
-  #keepStream(task: Task): void {
-    task.query.then((stream) => {
-      if (isStream(stream)) task.stream = stream
-    }, nothing)
-  }
-
   #cancelCurrent(): void {
     const task = this.#current
     if (!task || task.cancelling) return
@@ -303,6 +296,8 @@ export class Connection {
     this.#current = undefined
     const error = new ConnectionLostError(reason)
     if (task) failNextPortion(task.query, error)
+    // A stream that has only just been handed out has no reader yet who could hear of it.
+    task?.stream?.on('error', nothing)
     this.#wire.cut(error)
     if (task) {
       // Not all that is unfinished is known to postgres.js.
@@ -324,6 +319,16 @@ const noOptions: RunOptions = {}
 
 function nothing(): void {}
 
-function isStream(value: unknown): value is { destroyed: boolean; destroy(error: Error): void } {
-  return typeof value === 'object' && value !== null && 'destroy' in value && 'destroyed' in value
+/** The stream of a COPY: postgres.js forgets it with its last byte, before the server has confirmed it. */
+function keepStream(task: Task): void {
+  const { query } = task
+  const { resolve } = query
+  query.resolve = (value) => {
+    if (isCopyStream(value)) task.stream = value
+    resolve(value)
+  }
+}
+
+function isCopyStream(value: unknown): value is CopyStream {
+  return typeof value === 'object' && value !== null && 'destroyed' in value && 'destroy' in value
 }

@@ -29,6 +29,8 @@ export class Frames {
   /** The server's number and key for this session; 0 until they have come. */
   pid = 0
   secret = 0
+  /** The last kind of authentication that the server asked for; 0 is none, or no more. */
+  authentication = 0
   /** The error with which the server ended the session. */
   fatal: ErrorFields | undefined
   /** Which way a COPY is under way. */
@@ -123,11 +125,7 @@ export class Frames {
         this.#mend = false
         return true
       },
-      wants: (type) =>
-        type === toClient.readyForQuery ||
-        type === toClient.commandComplete ||
-        type === toClient.errorResponse ||
-        type === toClient.backendKeyData,
+      wants: (type) => wanted.has(type),
       ends: (type, payload) => {
         switch (type) {
           case toClient.dataRow:
@@ -162,6 +160,9 @@ export class Frames {
           case toClient.copyDone:
             this.copy = undefined
             break
+          case toClient.authentication:
+            this.authentication = payload.readUInt32BE(0)
+            break
           case toClient.backendKeyData:
             this.pid = payload.readUInt32BE(0)
             this.secret = payload.readUInt32BE(4)
@@ -182,6 +183,7 @@ const startup = 0
 // The type bytes are letters: P is 80, and so on.
 const toServer = { parse: 80, bind: 66, describe: 68, execute: 69, close: 67, sync: 83, query: 81 } as const
 const toClient = {
+  authentication: 82,
   readyForQuery: 90,
   commandComplete: 67,
   errorResponse: 69,
@@ -193,6 +195,14 @@ const toClient = {
   copyDone: 99,
 } as const
 const noTags: ReadonlySet<string> = new Set()
+
+const wanted: ReadonlySet<number> = new Set([
+  toClient.authentication,
+  toClient.readyForQuery,
+  toClient.commandComplete,
+  toClient.errorResponse,
+  toClient.backendKeyData,
+])
 
 /** `INSERT 0 5` is `INSERT`; `CREATE TABLE` stays. */
 function tagOf(payload: Buffer): string {

@@ -18,6 +18,9 @@ const serverCheckParameters: Readonly<Record<string, string>> = {
 /** An unknown parameter, one that this server cannot have, and what poolers say of either. */
 const refusals: ReadonlySet<string> = new Set(['42704', '22023', '08P01'])
 
+/** Done, cleartext, MD5, and the three steps of SASL: what postgres.js knows. It says nothing to any other. */
+const authentications: ReadonlySet<number> = new Set([0, 3, 5, 10, 11, 12])
+
 const longestName = 63
 
 /** The tag at the end, where nothing cuts it off: it is how the session is found again. */
@@ -110,7 +113,11 @@ export class Opener {
       }
       wire.listen({
         arrived: () => {
-          if (wire.frames.fatal) die(undefined)
+          const { fatal, authentication } = wire.frames
+          if (fatal) die(undefined)
+          else if (!authentications.has(authentication)) {
+            die(new Error(`the server asks for an authentication (${authentication}) that is not supported`))
+          }
         },
         wrote: () => undefined,
         mending: () => undefined,

@@ -10,6 +10,13 @@ export interface RunOptions {
   own?: boolean
 }
 
+/** Readable or writable: this much of it matters here. */
+export interface CopyStream {
+  readonly destroyed: boolean
+  destroy(error: Error): unknown
+  on(event: 'error', listener: () => void): unknown
+}
+
 /** One query on its way through a connection. */
 export class Task implements Linked<Task> {
   readonly query: RawQuery
@@ -20,7 +27,8 @@ export class Task implements Linked<Task> {
   retried = false
   cancelling = false
   trace: Trace = 'nothing'
-  stream: { destroyed: boolean; destroy(error: Error): void } | undefined
+  /** What a COPY has handed out. */
+  stream: CopyStream | undefined
 
   next: Task | undefined
   previous: Task | undefined

@@ -158,6 +158,17 @@ describe('Connection, one unanswered query at a time', () => {
     await expectSound(sql)
   })
 
+  test('Connection.run() gives up a session on which a cursor’s portion could not be read', async () => {
+    const types = { bad: { to: 600, from: [600], serialize: String, parse: failToParse } }
+    const { sql, connection } = await open({ types })
+    const cursor = rejection(sql`select point(1,2) from generate_series(1,9)`.cursor(2, () => undefined))
+    const after = rejection(sql`select 1`)
+    expect((await cursor).message).toBe('no such number')
+    // Its answers can no longer be told apart.
+    expect(await after).toBeInstanceOf(ConnectionLostError)
+    expect(connection.isLost).toBe(true)
+  })
+
   test('Connection.run() refuses modifiers after a query has been sent', async () => {
     const { sql } = await open()
     const query = sql`select 1 as one`
@@ -281,6 +292,38 @@ describe('Connection, its death', () => {
     await until(async () => (await db.sessions()).some(({ wait }) => wait === 'transactionid'), 'the COPY to wait')
     await kill(connection)
     expect(await failed).toBeInstanceOf(ConnectionLostError)
+  })
+
+  test('Connection tells the reader of a COPY, also one who gets it only after the loss', async () => {
+    const { sql, connection } = await open()
+    const many = sql`copy (select repeat('x', 1000) from generate_series(1,20000)) to stdout`
+    const readable = await many.readable()
+    await kill(connection)
+    // The stream is full and its socket paused: the loss is seen as soon as somebody reads.
+    const read = async (): Promise<void> => {
+      for await (const _ of readable) await Promise.resolve()
+    }
+    expect(await rejection(read())).toBeInstanceOf(ConnectionLostError)
+
+    const fields = 'SFATAL\0VFATAL\0C57P01\0Mgoing down\0\0'
+    const error = Buffer.concat([Buffer.from([0x45, 0, 0, 0, fields.length + 4]), Buffer.from(fields)])
+    const opened = Buffer.from([0x48, 0, 0, 0, 7, 0, 0, 0])
+    await using proxy = await tcpServer((socket) => {
+      const upstream = connect(db.server.port, db.server.host)
+      upstream.pipe(socket)
+      socket.on('data', (chunk) => {
+        if (!chunk.includes('copy')) return upstream.write(chunk)
+        upstream.destroy()
+        // Both at once: the stream fails before anybody could have got hold of it.
+        return socket.end(Buffer.concat([opened, error]))
+      })
+    })
+    const other = await open({ port: proxy.port })
+    const stream = await other.sql`copy (select 1) to stdout`.readable()
+    const late = async (): Promise<void> => {
+      for await (const _ of stream) await Promise.resolve()
+    }
+    expect(await rejection(late())).toMatchObject({ code: 'ERR_CONNECTION_LOST', cause: { code: '57P01' } })
   })
 
   test('Connection.run() rejects on a connection that is lost, without waiting', async () => {

@@ -140,6 +140,16 @@ describe('PostgresDriver.open()', () => {
     expect(sockets).toBe(1)
   })
 
+  test('PostgresDriver.open() rejects at once where the server asks for an unknown authentication', async () => {
+    await using server = await tcpServer((socket) => {
+      socket.once('data', () => socket.write(Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 7])))
+      socket.on('end', () => socket.end())
+    })
+    const error = await openError(db.url, { port: server.port })
+    expect(error.message).toContain('authentication (7) that is not supported')
+    expect(error.doubtful).toBe(false)
+  })
+
   test('PostgresDriver.open() leaves a deaf server at the deadline, in doubt', async () => {
     await using server = await tcpServer((socket) => socket.resume())
     const started = performance.now()

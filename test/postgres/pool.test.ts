@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream'
 import { inspect } from 'node:util'
 import { connect } from 'node:net'
+import type { Socket } from 'node:net'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import {
@@ -410,6 +411,34 @@ describe('PostgresPool.transaction()', () => {
     const error = await rejection(pool.transaction((sql) => sql`select 1`))
     expect(error).toBeInstanceOf(TransactionOutcomeUnknownError)
     expect(error.cause).toBeInstanceOf(ConnectionLostError)
+  })
+})
+
+describe('PostgresPool and a session whose end was not seen', () => {
+  test('PostgresPool counts it until another connection has ended it on the server', async () => {
+    const sockets: Socket[] = []
+    await using proxy = await tcpServer((socket) => {
+      sockets.push(socket)
+      const upstream = connect(db.server.port, db.server.host)
+      upstream.on('error', () => undefined)
+      upstream.pipe(socket)
+      socket.on('data', (chunk) => upstream.write(chunk))
+      socket.on('end', () => upstream.end())
+      // Reset on this side only: the server goes on with the session.
+    })
+    const pool = make({ port: proxy.port })
+    const first = await pool.acquire()
+    const second = await pool.acquire()
+    const lost = rejection(first.sql`select pg_sleep(60), 'orphan'`)
+    await runs('orphan')
+    await second.release()
+    sockets[0]?.resetAndDestroy()
+    expect(await lost).toBeInstanceOf(ConnectionLostError)
+    await first.release()
+    await until(async () => (await running('orphan')) === undefined, 'the orphan to be ended')
+    await until(() => pool.stats().doubtful === 0 && pool.stats().closing === 0)
+    expect(await db.sessions()).toHaveLength(1)
+    await pool.close()
   })
 })
 
