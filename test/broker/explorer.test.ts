@@ -14,6 +14,7 @@ const worlds: readonly Options[] = [
   { members: 2, slots: 2, acquires: [2, 1] },
   { members: 2, slots: 1, acquires: 1, aborts: 1, leaves: 1 },
   { members: 2, slots: 1, acquires: 1, failures: 1 },
+  { members: 2, slots: 1, acquires: [1, 0], leaves: 1, joins: 1 },
   { members: 2, slots: 1, acquires: 1, aborts: 1, deaths: 1 },
   { members: 2, slots: 1, acquires: 1, deaths: 1, stubborn: 1, takeOver: true },
   { members: 2, slots: 1, max: 2, acquires: [2, 1], destroys: 1 },
@@ -21,6 +22,7 @@ const worlds: readonly Options[] = [
 ]
 
 const largeWorlds: readonly Options[] = [
+  { members: 2, slots: 1, acquires: [1, 0], deaths: 1, joins: 1 },
   { members: 2, slots: 1, acquires: 1, failures: 1, aborts: 1 },
   { members: 2, slots: 1, acquires: 2 },
   { members: 2, slots: 1, acquires: 2, aborts: 1, deaths: 1 },
@@ -62,8 +64,8 @@ describe('settle and release, along random ways', () => {
   const worldsToWalk: readonly Options[] = [
     { members: 3, slots: 2, acquires: 4, aborts: 2, failures: 2, destroys: 2 },
     { members: 4, slots: 3, max: 2, acquires: 4, aborts: 2, failures: 2, destroys: 2, takeOver: true },
-    { members: 4, slots: 2, max: 3, acquires: 4, deaths: 2, leaves: 1, failures: 1, stubborn: 2 },
-    { members: 3, slots: 4, acquires: 5, deaths: 1, leaves: 1, aborts: 2, destroys: 2 },
+    { members: 4, slots: 2, max: 3, acquires: 4, deaths: 2, leaves: 1, joins: 2, failures: 1, stubborn: 2 },
+    { members: 3, slots: 4, acquires: 5, deaths: 1, leaves: 1, joins: 1, aborts: 2, destroys: 2 },
     { members: 4, slots: 3, acquires: 4, timed: true, destroys: 2, deaths: 1 },
   ]
   const first = Number(process.env['MILLPOND_SEED'] ?? Math.trunc(Math.random() * 2 ** 31))

@@ -157,7 +157,7 @@ function keyOf(
     if (b.at === 'clear') word(b.cursor, b.word)
   }
   put((s.late ? 1 : 0) | (s.died ? 2 : 0) | (s.aborts << 2) | (s.failures << 5) | (s.destroys << 8) | (s.deaths << 11))
-  put(s.leaves | (s.stubborn << 3))
+  put(s.leaves | (s.stubborn << 3) | (s.joins << 6))
   let a = 0x811c9dc5
   let b = 0x2545f491
   for (let i = 0; i < n; i++) {

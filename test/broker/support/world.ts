@@ -13,7 +13,7 @@ import {
   wordOf,
 } from '../../../src/broker/layout.ts'
 import type { Ledger } from '../../../src/broker/layout.ts'
-import { close, isAlive, live, lifeOf, release as putBack, status } from '../../../src/broker/ledger.ts'
+import { close, isAlive, live, lifeOf, release as putBack, status, statusOf } from '../../../src/broker/ledger.ts'
 import { registers } from '../../../src/broker/registers.ts'
 import type { Host, Phase, PhaseOf, Registers } from '../../../src/broker/registers.ts'
 import { isOutdated } from '../../../src/broker/release.ts'
@@ -34,6 +34,8 @@ export interface Options {
   readonly destroys?: number
   readonly deaths?: number
   readonly leaves?: number
+  /** New members that take the row of one that has gone. */
+  readonly joins?: number
   /** Reapings that do not succeed. */
   readonly stubborn?: number
   /** Grants may be taken over as if they had been seen for long. */
@@ -97,6 +99,7 @@ export interface State {
   destroys: number
   deaths: number
   leaves: number
+  joins: number
   stubborn: number
   died: boolean
 }
@@ -140,6 +143,7 @@ export type Event =
   | 'not reaped'
   | 'die'
   | 'leave'
+  | 'join'
   | 'notice'
   | 'time'
 
@@ -180,32 +184,14 @@ export class World {
     const ledger = { ...shared, words }
     words[header.rowsUsed] = members
     const list: SimMember[] = []
+    this.#ledger = ledger
     for (let i = 0; i < members; i++) {
-      live(ledger, i, lifeOf(ledger, i), status.enrolling)
-      live(ledger, i, lifeOf(ledger, i), status.alive)
-      list.push({
-        r: registers(i, members),
-        life: lifeOf(ledger, i),
-        dead: false,
-        left: false,
-        leaving: undefined,
-        unsettled: false,
-        ticked: false,
-        retry: false,
-        acquires: typeof acquires === 'number' ? acquires : acquires[i]!,
-        waiters: 0,
-        since: 0,
-        opening: [],
-        leased: [],
-        idle: [],
-        closing: [],
-        reaping: [],
-        releasing: undefined,
-        toClose: undefined,
-        toPutBack: undefined,
-      })
+      const m = this.#join(i)
+      m.acquires = typeof acquires === 'number' ? acquires : acquires[i]!
+      m.unsettled = false
+      list.push(m)
     }
-    const { aborts = 0, failures = 0, destroys = 0, deaths = 0, leaves = 0, stubborn = 0 } = this.options
+    const { aborts = 0, failures = 0, destroys = 0, deaths = 0, leaves = 0, joins = 0, stubborn = 0 } = this.options
     return {
       words,
       members: list,
@@ -217,8 +203,39 @@ export class World {
       destroys,
       deaths,
       leaves,
+      joins,
       stubborn,
       died: false,
+    }
+  }
+
+  /** A new member takes a row. */
+  #join(row: number): SimMember {
+    const ledger = this.#ledger
+    live(ledger, row, lifeOf(ledger, row), status.enrolling)
+    for (const name of ['want', 'since', 'idle', 'idleSince', 'opening'] as const)
+      ledger.words[at(ledger, row, name)] = 0
+    live(ledger, row, lifeOf(ledger, row), status.alive)
+    return {
+      r: registers(row, ledger.rows),
+      life: lifeOf(ledger, row),
+      dead: false,
+      left: false,
+      leaving: undefined,
+      unsettled: true,
+      ticked: false,
+      retry: false,
+      acquires: 1,
+      waiters: 0,
+      since: 0,
+      opening: [],
+      leased: [],
+      idle: [],
+      closing: [],
+      reaping: [],
+      releasing: undefined,
+      toClose: undefined,
+      toPutBack: undefined,
     }
   }
 
@@ -313,7 +330,10 @@ export class World {
     free.length = 0
     for (let i = 0; i < this.#size; i++) {
       const m = this.#enter(s, i)
-      if (m.dead || m.left) continue
+      if (m.dead || m.left) {
+        if (s.joins > 0 && statusOf(lifeOf(this.#ledger, i)) === status.vacant) free.push({ event: 'join', member: i })
+        continue
+      }
       if (s.deaths > 0) free.push({ event: 'die', member: i })
       if (m.r.at !== 'rest' || m.releasing || m.toClose || m.toPutBack || m.leaving || m.unsettled) {
         inner.push({ event: 'step', member: i })
@@ -427,6 +447,10 @@ export class World {
       case 'not reaped':
         s.stubborn--
         m.toPutBack = m.reaping.shift()!
+        return
+      case 'join':
+        s.joins--
+        s.members[member] = this.#join(member)
         return
       case 'leave':
         s.leaves--
