@@ -24,7 +24,7 @@ const threads = 6
 function service(url: string, connections: number): Service<typeof tasks> {
   return createService({
     url,
-    limit: connections,
+    limit: { name: `demo, ${connections}`, connections },
     pool: { acquireTimeoutMs: 10_000 },
     tasks: {
       module: taskModule<typeof tasks>(new URL('./demo/tasks.js', import.meta.url)),
@@ -50,22 +50,20 @@ async function tellProgress(line: () => string, until: Promise<unknown>): Promis
 async function runOurs(url: string, adminUrl: string): Promise<boolean> {
   console.log(`\nmillpond: 4 task workers, 1 server worker and the main thread under one limit of ${limit}\n`)
   const witness = new Witness(adminUrl)
-  await witness.start()
+  await witness.ready()
   const tally = new Tally()
   const running = service(url, limit)
   await running.start()
   const startedAt = performance.now()
   const load = drive({ service: running, way: 'viaMillpond', main: ours(running.pool), seconds, tally })
+  const held = setInterval(() => noteHeld(running, tally), 20)
   await tellProgress(() => {
     const { broker } = running.pool.stats()
-    for (const member of broker?.members ?? []) {
-      const label = labelOf(member.threadId, tally)
-      if (label !== undefined) tally.member(label).held = Math.max(tally.member(label).held, member.held)
-    }
     const elapsed = ((performance.now() - startedAt) / 1000).toFixed(1)
     return `${elapsed} s  ${tally.done} done, ${tally.lost} lost  the server counts ${witness.now}, at most ${witness.peak}, of ${limit}  ${broker?.moves ?? 0} permits moved`
   }, load)
   await load
+  clearInterval(held)
   const { broker } = running.pool.stats()
   await running.close()
   await witness.stop()
@@ -79,6 +77,14 @@ async function runOurs(url: string, adminUrl: string): Promise<boolean> {
   return tally.lost === 0 && tally.done > 0 && witness.peak <= limit
 }
 
+/** The most that each member held at any time. */
+function noteHeld(running: Service<typeof tasks>, tally: Tally): void {
+  for (const { threadId, held } of running.pool.stats().broker?.members ?? []) {
+    const label = labelOf(threadId, tally)
+    if (label !== undefined) tally.member(label).held = Math.max(tally.member(label).held, held)
+  }
+}
+
 function labelOf(threadId: number, tally: Tally): string | undefined {
   if (threadId === 0) return 'main thread'
   return tally.taskLabel(threadId) ?? (tally.members.has('server worker') ? 'server worker' : undefined)
@@ -87,7 +93,7 @@ function labelOf(threadId: number, tally: Tally): string | undefined {
 async function runUsual(url: string, adminUrl: string, maxConnections: string): Promise<void> {
   console.log(`\nThe usual way: a postgres.js pool of 10 in each of the ${threads} threads, ${maxConnections}\n`)
   const witness = new Witness(adminUrl)
-  await witness.start()
+  await witness.ready()
   const tally = new Tally()
   const running = service(url, 1)
   await running.start()

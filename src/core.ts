@@ -355,6 +355,11 @@ export class Core<C> {
     return this.#slots.size
   }
 
+  /** Of those, the ones that only a reaper can end. */
+  get doubtful(): number {
+    return this.#doubtful
+  }
+
   get phase(): PoolStats['phase'] {
     return this.#phase
   }

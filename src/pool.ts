@@ -64,6 +64,7 @@ export class Pool<C> implements AsyncDisposable {
   readonly #openers = new Set<Deferred<void>>()
   #closing: Promise<{ revoked: number }> | undefined
   #empty: Deferred<void> | undefined
+  #leavesDoubts = false
 
   /** Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'` for an option that is not known or not possible. */
   constructor(options: GenericPoolOptions<C>) {
@@ -353,7 +354,8 @@ export class Pool<C> implements AsyncDisposable {
     if (this.#openers.size > 0 && this.#core.living >= this.#options.min) {
       for (const opener of this.#openers) opener.resolve()
     }
-    if (this.#core.phase === 'closed') this.#empty?.resolve()
+    const left = this.#core.size - (this.#leavesDoubts ? this.#core.doubtful : 0)
+    if (this.#core.phase !== 'open' && left === 0) this.#empty?.resolve()
   }
 
   #perform(action: Action<C>): void {
@@ -441,8 +443,9 @@ export class Pool<C> implements AsyncDisposable {
     if (timeoutMs !== Infinity) {
       const revoke = (): void => {
         revoked = this.#core.revoke()
+        // Others reap what this pool leaves in doubt; what closes is waited for as long as any close.
+        this.#leavesDoubts = true
         this.#act(true)
-        // What is still under way is not waited for much longer: others reap what this pool leaves in doubt.
         timers.push(this.#clock.setTimer(() => this.#empty?.resolve(), closeConnectionTimeoutMs))
       }
       timers.push(this.#clock.setTimer(revoke, timeoutMs))

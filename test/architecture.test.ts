@@ -11,7 +11,7 @@ const floors: readonly (readonly string[])[] = [
   ['errors', 'permits', 'channels', 'deadline', 'waiters', 'backoff', 'low-water', 'counters'],
   ['options', 'slot', 'broker/layout', 'broker/allocation'],
   ['core', 'lease', 'broker/ledger'],
-  ['driver-calls', 'acquire', 'broker/settle'],
+  ['driver-calls', 'acquire', 'broker/settle', 'broker/registers', 'broker/look', 'broker/release', 'broker/bury'],
   ['broker/'],
   ['pool'],
   ['postgres/'],
@@ -23,7 +23,7 @@ const floors: readonly (readonly string[])[] = [
 const thirdParty: Readonly<Record<string, readonly string[]>> = { 'postgres/': ['postgres'], 'service/': ['piscina'] }
 
 /** Synchronous, and without a Node module: tested as plain function calls. */
-const pure = ['core', 'slot', 'waiters', 'deque', 'backoff', 'low-water', 'counters', 'broker/layout', 'broker/allocation', 'broker/ledger', 'broker/settle']
+const pure = ['core', 'slot', 'waiters', 'deque', 'backoff', 'low-water', 'counters', 'broker/layout', 'broker/allocation', 'broker/ledger', 'broker/settle', 'broker/registers', 'broker/look', 'broker/release', 'broker/bury']
 
 interface Source {
   /** Its path below src, without the ending. */
@@ -40,7 +40,7 @@ function read(folder: string): Source[] {
       const text = readFileSync(path, 'utf8')
       const name = relative(join(root, 'src'), path).replace(/\.ts$/, '').replaceAll('\\', '/')
       const code = text.replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '')
-      const imports = [...code.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map((match) => match[1] ?? '')
+      const imports = [...code.matchAll(/(?:from|import)\s+'([^']+)'|import\('([^']+)'\)/g)].map((match) => match[1] ?? match[2] ?? '')
       return { name, text, imports }
     })
 }

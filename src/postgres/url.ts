@@ -57,5 +57,8 @@ export function redact(url: string): string {
   const scheme = shown.indexOf('://')
   const at = shown.lastIndexOf('@')
   const colon = shown.indexOf(':', scheme < 0 ? 0 : scheme + 3)
-  return colon >= 0 && colon < at ? `${shown.slice(0, colon)}:***${shown.slice(at)}` : shown
+  if (colon < 0) return shown
+  // Without an "@" nobody knows where a password would end.
+  if (at < 0) return `${shown.slice(0, colon)}:***`
+  return colon < at ? `${shown.slice(0, colon)}:***${shown.slice(at)}` : shown
 }
