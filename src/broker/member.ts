@@ -43,7 +43,7 @@ interface Place {
  *   timer     the safety tick: a giver may die between its grant and its wake, and an idle connection that ripens is
  *             no event to anybody. There is one only while the pool lacks connections or a reaping is to be tried
  *             again; only waiting callers make it keep the process alive
- *   acted     settling is due, and nobody else will see to it in this turn of the event loop
+ *   acted     a microtask will settle, unless the pool has done so by then
  */
 export class Member implements Permits {
   readonly #name: string
@@ -137,6 +137,7 @@ export class Member implements Permits {
     if (!place) return
     const { seat, host } = place
     host.stopped = true
+    host.leaving = true
     // Not confirmed yet: if the broker's thread is faster, there is nothing to clear but the row.
     if (this.#phase === 'joined') this.#settle(place)
     else if (this.#phase === 'enrolling') leaveUnconfirmed(seat)

@@ -30,6 +30,8 @@ export class PoolHost implements Host {
   readonly retries: Retries = new Retries()
   /** True once the pool can use no permit any more: what it has goes back. */
   stopped = false
+  /** True while the pool leaves: it cannot wait for a reaping any more. */
+  leaving = false
   /** When the connection that is being released was opened. */
   openedAt = 0
   /** An idle connection is being closed for others. */
@@ -106,7 +108,7 @@ export class PoolHost implements Host {
   }
 
   mayReap(slot: number, word: number): boolean {
-    return this.retries.allows(slot, word, this.#clock.now())
+    return !this.leaving && this.retries.allows(slot, word, this.#clock.now())
   }
 
   open(slot: number, word: number): void {

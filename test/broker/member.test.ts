@@ -1,3 +1,4 @@
+import { setEnvironmentData } from 'node:worker_threads'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { createBroker } from '../../src/broker/broker.ts'
 import type { Broker } from '../../src/broker/broker.ts'
@@ -178,6 +179,28 @@ describe('Member', () => {
     a.destroy()
     a.permits.leave()
     await until(() => b.openings.length === 1)
+  })
+
+  test('reaps nothing while it leaves', async () => {
+    const { broker, pools } = setUp(1, [{}, {}])
+    const [a, b] = pools
+    await quiet()
+    a.acquire()
+    a.openDone()
+    a.destroy()
+    a.permits.leave()
+    b.permits.leave()
+    await quiet()
+    expect(b.reaped).toHaveLength(0)
+    expect(broker.stats()).toMatchObject({ limbo: 1, members: [] })
+  })
+
+  test('does not join what another version made', () => {
+    setEnvironmentData('millpond:of another version', new SharedArrayBuffer(4096))
+    const member = joinBroker({ name: 'of another version' })
+    expect(() => member.enrol(new TestPool(member, () => 0))).toThrow(
+      expect.objectContaining({ code: 'ERR_BROKER_MISMATCH' }),
+    )
   })
 
   test('has no timer while nobody lacks a connection', async () => {
