@@ -165,4 +165,23 @@ export const mutations: readonly Broken[] = [
       },
     },
   },
+  {
+    rule: 'who settles on a wake does so fully',
+    options: { ...two, eager: true },
+    mutation: {
+      phases: {
+        start(r, ledger, host) {
+          phases.start(r, ledger, host)
+          r.calm = !r.othersWant && r.hand.length === 0 && host.lacking === 0
+        },
+        asks(r) {
+          if (r.calm) r.at = 'rest'
+          else {
+            r.cursor = 0
+            r.at = 'scan'
+          }
+        },
+      },
+    },
+  },
 ]
