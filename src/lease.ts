@@ -16,10 +16,15 @@ const done: Promise<void> = Promise.resolve()
  *
  * @example
  * ```ts
+ * import { Pool } from 'millpond'
+ * import { FakeDriver } from 'millpond/testing'
+ *
+ * const pool = new Pool({ driver: new FakeDriver() })
  * {
  *   await using lease = await pool.acquire()
- *   await lease.connection.query('select 1')
+ *   console.log(lease.connection.id)
  * } // released here, also when something threw
+ * await pool.close()
  * ```
  */
 export class Lease<C> implements AsyncDisposable {

@@ -3,7 +3,10 @@ import type { BrokerStats } from './stats.ts'
 
 /** The right to have one connection, from before it is opened until the server has let it go. */
 export interface Permit {
-  /** Unique among all permits ever; the connection opened with it carries it as its tag. */
+  /**
+   * Unique among all permits ever; the connection opened with it carries it as its tag. `mp…-…-…`, of digits and
+   * small letters, so that a tag is known for one.
+   */
   readonly tag: string
 }
 
@@ -67,9 +70,7 @@ export interface Permits {
 }
 
 let counter = 0
-const nonce = Math.trunc(Math.random() * 2 ** 32)
-  .toString(16)
-  .padStart(8, '0')
+const nonce = Math.trunc(Math.random() * 2 ** 48).toString(36)
 
 /** No limit but the pool's own `max`: as many permits as it asks for. */
 export class LocalPermits implements Permits {
@@ -82,7 +83,7 @@ export class LocalPermits implements Permits {
 
   settle(): void {
     const user = this.#user
-    while (user && user.lacking > 0) user.open({ tag: `millpond-${nonce}-${++counter}` })
+    while (user && user.lacking > 0) user.open({ tag: `mp${nonce}-${(++counter).toString(36)}-0` })
   }
 
   yields(): boolean {

@@ -32,11 +32,15 @@ export class LeaseTarget implements Target {
  *
  * @example
  * ```ts
+ * import { createPool } from 'millpond/postgres'
+ *
+ * const pool = createPool(process.env.DATABASE_URL)
  * {
  *   await using lease = await pool.acquire()
  *   await lease.sql`set statement_timeout = '2s'` // undone on release
  *   await lease.sql`select 1`
  * }
+ * await pool.close()
  * ```
  */
 export class PostgresLease<T extends Types = {}> implements AsyncDisposable {

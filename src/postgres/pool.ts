@@ -18,6 +18,8 @@ import { Template } from './template.ts'
  *
  * @example
  * ```ts
+ * import { createPool } from 'millpond/postgres'
+ *
  * const pool = createPool(process.env.DATABASE_URL, { max: 10 })
  * const [row] = await pool.sql`select ${1} as one`
  * await pool.close()
@@ -79,10 +81,14 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
    *
    * @example
    * ```ts
+   * import { createPool } from 'millpond/postgres'
+   *
+   * const pool = createPool(process.env.DATABASE_URL)
    * await pool.transaction(async (sql) => {
    *   await sql`update account set amount = amount - 1 where id = 1`
    *   await sql.savepoint((sql) => sql`update account set amount = amount + 1 where id = 2`)
    * })
+   * await pool.close()
    * ```
    */
   async transaction<R>(

@@ -14,13 +14,23 @@ function reaperTag(tag: string): string {
   return `${tag}.r`
 }
 
-// A name is cut at 63 bytes with the tag at its end, so its end tells; the pid tells sessions of one tag apart.
+// A name is cut at 63 bytes with the tag at its end, so its end tells; the pid tells sessions of one tag apart. The lease
+// may have changed the name, though: a session of our role with that pid and without any tag may be the one. It is
+// asked to stop with its own secret, which harms nobody else who has that pid by now, and waited for.
 const endAndCount = `
-  select count(pg_catalog.pg_terminate_backend(pid))::text as found
-  from pg_catalog.pg_stat_activity
-  where pid <> pg_catalog.pg_backend_pid()
-    and ((right(application_name, length($1) + 1) = ' ' || $1 and $3::text in ('0', pid::text))
-      or right(application_name, length($2) + 1) = ' ' || $2)`
+  with session as (
+    select pid,
+      (right(application_name, length($1) + 1) = ' ' || $1 and $3::text in ('0', pid::text))
+        or right(application_name, length($2) + 1) = ' ' || $2 as ours,
+      pid::text = $3::text and usename = session_user
+        and application_name !~ ' mp[0-9a-z]+-[0-9a-z]+-[0-9a-z]+([.]r)?$' as nameless
+    from pg_catalog.pg_stat_activity
+    where pid <> pg_catalog.pg_backend_pid()
+  )
+  select count(case when ours then pg_catalog.pg_terminate_backend(pid) end)::text as found,
+    (count(*) filter (where nameless and not ours))::text as nameless
+  from session
+  where ours or nameless`
 
 /**
  * Ends a session whose end nobody saw, and resolves with true once the server does not list it any more. `via` is a
@@ -31,7 +41,7 @@ export async function reap(
   identity: Identity,
   { via, signal }: { via: Connection | undefined; signal: AbortSignal },
 ): Promise<boolean> {
-  if (via) return endSession(via, identity, signal)
+  if (via) return endSession(opener, via, identity, signal)
   if (identity.pid !== 0) {
     // Best effort: a server that does not answer now is asked again below.
     await sendCancelRequest(opener.settings.address, identity, signal).catch(() => undefined)
@@ -40,18 +50,29 @@ export async function reap(
   const connection = await opener.open(reaperTag(identity.tag), signal)
   let ended = false
   try {
-    ended = await endSession(connection, identity, signal)
+    ended = await endSession(opener, connection, identity, signal)
   } finally {
     // Counts in place of the one it has ended: without evidence of its own end, nothing is won.
-    await connection.end(signal)
+    await connection.end(signal.aborted ? AbortSignal.timeout(graceMs) : signal)
   }
   return ended
 }
 
-async function endSession(via: Connection, { pid, tag }: Identity, signal: AbortSignal): Promise<boolean> {
+async function endSession(
+  opener: Opener,
+  via: Connection,
+  identity: Identity,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { pid, tag } = identity
+  let asked = false
   for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
     const [row] = await via.ask(endAndCount, [tag, reaperTag(tag), String(pid)], signal)
-    if (row?.['found'] === '0') return true
+    if (row?.['found'] === '0' && row['nameless'] === '0') return true
+    if (row?.['nameless'] !== '0' && !asked) {
+      asked = true
+      await sendCancelRequest(opener.settings.address, identity, signal)
+    }
     await sleep(pauseMs, undefined, { signal })
   }
 }

@@ -369,6 +369,27 @@ describe('PostgresDriver.reap()', () => {
     expect([...(await bystander.sql`select 1 as one`)]).toEqual([{ one: 1 }])
   })
 
+  test('PostgresDriver.reap() does not take a session for gone that has changed its name', async () => {
+    const under = new DriverUnderTest(db.url)
+    const [via, victim] = [await under.open(), await under.open()]
+    const { identity } = victim
+    await victim.ask("set application_name = 'mine'")
+    // It catches what cancels it, so it lives on for a while.
+    const running = victim.ask(`do $$ begin perform pg_sleep(30); exception when query_canceled then perform pg_sleep(0.3); end $$`)
+    running.catch(() => undefined)
+    await until(async () => (await db.sessions()).some(({ pid, state }) => pid === identity.pid && state === 'active'))
+    expect(await rejection(under.driver.reap(identity, { via, signal: AbortSignal.timeout(100) }))).toBeDefined()
+    expect((await db.sessions()).map(({ pid }) => pid)).toContain(identity.pid)
+    await running
+    const ending = under.close(victim)
+    const next = await under.open()
+    expect(await under.driver.reap(identity, { via: next, signal: signal() })).toBe(true)
+    expect((await db.sessions()).map(({ pid }) => pid)).not.toContain(identity.pid)
+    await ending
+    await under.close(next)
+    await under.close(via)
+  })
+
   test('PostgresDriver.reap() finds a session by its tag alone', async () => {
     const { under, connection: via } = await open()
     const victim = await open()

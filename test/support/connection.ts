@@ -22,7 +22,7 @@ export class DriverUnderTest {
     this.driver = new PostgresDriver(settings, this.template)
   }
 
-  async open(tag = `test-${++tags}`, timeoutMs = 5_000): Promise<Connection> {
+  async open(tag = `mptest-${++tags}-0`, timeoutMs = 5_000): Promise<Connection> {
     return this.driver.open({ tag, signal: AbortSignal.timeout(timeoutMs) })
   }
 
