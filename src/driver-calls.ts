@@ -94,7 +94,11 @@ export class DriverCalls<C> {
       return this.#openFailed(slot, error)
     }
     const now = this.#clock.now()
-    tell('millpond:open', () => ({ pool: this.#options.name, connection: slot.permit.tag, durationMs: now - startedAt }))
+    tell('millpond:open', () => ({
+      pool: this.#options.name,
+      connection: slot.permit.tag,
+      durationMs: now - startedAt,
+    }))
     this.#permits.opened(slot.permit, this.#driver.identity(connection))
     this.#core.opened(slot, connection, now)
     this.#driver.onClose(connection, (cause) => {
@@ -204,12 +208,15 @@ export class DriverCalls<C> {
     if (!driver.reap) return false
     const via = await this.#leaseFirst()
     try {
-      return await withinDeadline(async (signal) => (await driver.reap?.(identity, { via: via?.connection, signal })) ?? false, {
-        clock: this.#clock,
-        ms: reapTimeoutMs,
-        signal: this.#stopping,
-        keepAlive: false,
-      })
+      return await withinDeadline(
+        async (signal) => (await driver.reap?.(identity, { via: via?.connection, signal })) ?? false,
+        {
+          clock: this.#clock,
+          ms: reapTimeoutMs,
+          signal: this.#stopping,
+          keepAlive: false,
+        },
+      )
     } catch (cause) {
       tell('millpond:doubtful', () => ({ pool: this.#options.name, connection: identity.tag, cause }))
       return false

@@ -23,7 +23,23 @@ const floors: readonly (readonly string[])[] = [
 const thirdParty: Readonly<Record<string, readonly string[]>> = { 'postgres/': ['postgres'], 'service/': ['piscina'] }
 
 /** Synchronous, and without a Node module: tested as plain function calls. */
-const pure = ['core', 'slot', 'waiters', 'deque', 'backoff', 'low-water', 'counters', 'broker/layout', 'broker/allocation', 'broker/ledger', 'broker/settle', 'broker/registers', 'broker/look', 'broker/release', 'broker/bury']
+const pure = [
+  'core',
+  'slot',
+  'waiters',
+  'deque',
+  'backoff',
+  'low-water',
+  'counters',
+  'broker/layout',
+  'broker/allocation',
+  'broker/ledger',
+  'broker/settle',
+  'broker/registers',
+  'broker/look',
+  'broker/release',
+  'broker/bury',
+]
 
 interface Source {
   /** Its path below src, without the ending. */
@@ -40,7 +56,9 @@ function read(folder: string): Source[] {
       const text = readFileSync(path, 'utf8')
       const name = relative(join(root, 'src'), path).replace(/\.ts$/, '').replaceAll('\\', '/')
       const code = text.replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '')
-      const imports = [...code.matchAll(/(?:from|import)\s+'([^']+)'|import\('([^']+)'\)/g)].map((match) => match[1] ?? match[2] ?? '')
+      const imports = [...code.matchAll(/(?:from|import)\s+'([^']+)'|import\('([^']+)'\)/g)].map(
+        (match) => match[1] ?? match[2] ?? '',
+      )
       return { name, text, imports }
     })
 }
@@ -49,7 +67,9 @@ const sources = [...read('src'), ...read('workers')]
 
 function floorOf(name: string): number {
   const exact = floors.findIndex((floor) => floor.includes(name))
-  return exact >= 0 ? exact : floors.findIndex((floor) => floor.some((one) => one.endsWith('/') && name.startsWith(one)))
+  return exact >= 0
+    ? exact
+    : floors.findIndex((floor) => floor.some((one) => one.endsWith('/') && name.startsWith(one)))
 }
 
 function resolved(from: string, specifier: string): string {
@@ -96,7 +116,8 @@ describe('the house', () => {
     for (const source of sources) {
       const allowed = Object.entries(thirdParty).find(([folder]) => source.name.startsWith(folder))?.[1] ?? []
       for (const one of source.imports) {
-        if (!one.startsWith('.') && !one.startsWith('node:') && !allowed.includes(one)) wrong.push(`${source.name}: ${one}`)
+        if (!one.startsWith('.') && !one.startsWith('node:') && !allowed.includes(one))
+          wrong.push(`${source.name}: ${one}`)
       }
     }
     expect(wrong).toEqual([])

@@ -30,7 +30,9 @@ function extract(from: string, markdown: string): string[] {
 /** The examples in the comments of the public faces. */
 function commentsOf(file: string): string {
   const text = readFileSync(file, 'utf8')
-  return [...text.matchAll(/^ *\/\*\*[\s\S]*?\*\//gm)].map(([comment]) => comment.replaceAll(/^ *(\/\*\*| \*\/?) ?/gm, '')).join('\n')
+  return [...text.matchAll(/^ *\/\*\*[\s\S]*?\*\//gm)]
+    .map(([comment]) => comment.replaceAll(/^ *(\/\*\*| \*\/?) ?/gm, ''))
+    .join('\n')
 }
 
 test('README and comments: every block of code compiles', async () => {
@@ -68,9 +70,13 @@ test('README and comments: every block of code compiles', async () => {
 test('README names every option of a pool, and every error code', () => {
   const readme = readFileSync(join(root, 'README.md'), 'utf8')
   const options = readFileSync(join(root, 'src', 'options.ts'), 'utf8')
-  const names = [...(/poolOptionNames[^[]*\[([^\]]*)\]/.exec(options)?.[1]?.matchAll(/'(\w+)'/g) ?? [])].map((match) => match[1])
+  const names = [...(/poolOptionNames[^[]*\[([^\]]*)\]/.exec(options)?.[1]?.matchAll(/'(\w+)'/g) ?? [])].map(
+    (match) => match[1],
+  )
   expect(names.length).toBeGreaterThan(10)
   for (const name of names.filter((one) => one !== 'clock')) expect(readme).toContain(`\`${name}\``)
-  const codes = [...readFileSync(join(root, 'src', 'errors.ts'), 'utf8').matchAll(/'(ERR_\w+)'/g)].map((match) => match[1] ?? '')
+  const codes = [...readFileSync(join(root, 'src', 'errors.ts'), 'utf8').matchAll(/'(ERR_\w+)'/g)].map(
+    (match) => match[1] ?? '',
+  )
   for (const code of new Set(codes)) expect(readme).toContain(code)
 })

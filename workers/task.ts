@@ -43,7 +43,10 @@ export default async function handle(call: TaskCall): Promise<Reply> {
       throwIfAborted: () => abortable.throwIfAborted(),
     })
     if (!canCross(value)) {
-      throw new TaskError(call.task, `The task "${call.task}" returned something that cannot cross threads: ${kindOf(value)}.`)
+      throw new TaskError(
+        call.task,
+        `The task "${call.task}" returned something that cannot cross threads: ${kindOf(value)}.`,
+      )
     }
     return { ok: true, value }
   } catch (error) {

@@ -47,9 +47,21 @@ export async function drive({ service, way, main, seconds, tally }: LoadOptions)
   const most = Math.max(...thirds.map((one) => Math.max(one.tasks, one.requests, one.main)))
   await Promise.all(
     Array.from({ length: most }, (_, i) => [
-      client('task worker', (now) => i < now.tasks, () => service.run(way, { queryMs: 4, cpuMs: 1 })),
-      client('server worker', (now) => i < now.requests, () => request(`http://127.0.0.1:${address.port}${path}`)),
-      client('main thread', (now) => i < now.main, () => work(main, { queryMs: 3, cpuMs: 0 })),
+      client(
+        'task worker',
+        (now) => i < now.tasks,
+        () => service.run(way, { queryMs: 4, cpuMs: 1 }),
+      ),
+      client(
+        'server worker',
+        (now) => i < now.requests,
+        () => request(`http://127.0.0.1:${address.port}${path}`),
+      ),
+      client(
+        'main thread',
+        (now) => i < now.main,
+        () => work(main, { queryMs: 3, cpuMs: 0 }),
+      ),
     ]).flat(),
   )
 }

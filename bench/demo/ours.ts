@@ -4,7 +4,6 @@ import type { Database } from './work.ts'
 /** The database through millpond: this thread's pool, under the limit of all threads. */
 export function ours(pool: PostgresPool): Database {
   return {
-    lease: (fn) =>
-      pool.use((sql) => fn((ms) => sql`select pg_sleep(${ms / 1000}::float8)`)),
+    lease: (fn) => pool.use((sql) => fn((ms) => sql`select pg_sleep(${ms / 1000}::float8)`)),
   }
 }

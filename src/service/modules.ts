@@ -69,7 +69,11 @@ export type TaskNames<M> = {
   [K in keyof M]: K extends 'default' ? never : K extends string ? (M[K] extends AnyTask ? K : never) : never
 }[keyof M]
 
-type InputOf<T> = T extends () => unknown ? undefined : T extends (input: infer I, ...rest: never[]) => unknown ? I : never
+type InputOf<T> = T extends () => unknown
+  ? undefined
+  : T extends (input: infer I, ...rest: never[]) => unknown
+    ? I
+    : never
 type ResultOf<T> = T extends (...args: never[]) => infer R ? Awaited<R> : never
 
 /** What one call of a task may say for itself. */

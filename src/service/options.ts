@@ -110,6 +110,9 @@ function crosses(option: string, value: unknown): void {
   } catch {
     const culprit = Object.entries(value ?? {}).find(([, one]) => typeof one === 'function')?.[0]
     const name = culprit === undefined ? option : `${option}.${culprit}`
-    throw optionTypeError(name, `${name} cannot cross threads: functions and the like stay in the thread they are made in.`)
+    throw optionTypeError(
+      name,
+      `${name} cannot cross threads: functions and the like stay in the thread they are made in.`,
+    )
   }
 }

@@ -39,10 +39,18 @@ export type FromServer =
   | { readonly type: 'ready' }
   | { readonly type: 'failed'; readonly reply: Reply }
   | { readonly type: 'address'; readonly address: unknown }
-  | { readonly type: 'run'; readonly id: number; readonly task: string; readonly input: unknown; readonly abort: AbortWord | undefined }
+  | {
+      readonly type: 'run'
+      readonly id: number
+      readonly task: string
+      readonly input: unknown
+      readonly abort: AbortWord | undefined
+    }
 
 /** … and what the service says to it. */
-export type ToServer = { readonly type: 'stop' } | { readonly type: 'reply'; readonly id: number; readonly reply: Reply }
+export type ToServer =
+  | { readonly type: 'stop' }
+  | { readonly type: 'reply'; readonly id: number; readonly reply: Reply }
 
 /** What a task worker hands to the service's thread: the port through which it is told to close its pool. */
 export interface Introduction {

@@ -19,7 +19,9 @@ export interface WireValue {
 }
 
 /** What comes back for a call: its result, or why there is none. */
-export type Reply = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: WireError | WireValue }
+export type Reply =
+  | { readonly ok: true; readonly value: unknown }
+  | { readonly ok: false; readonly error: WireError | WireValue }
 
 type ErrorClass = abstract new (...args: never[]) => Error
 
@@ -74,7 +76,8 @@ export function fromWire(wire: WireError | WireValue): unknown {
 
 /** Whether structured clone takes a value. */
 export function canCross(value: unknown): boolean {
-  if (value === null || (typeof value !== 'object' && typeof value !== 'function' && typeof value !== 'symbol')) return true
+  if (value === null || (typeof value !== 'object' && typeof value !== 'function' && typeof value !== 'symbol'))
+    return true
   try {
     structuredClone(value)
     return true

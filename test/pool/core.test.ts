@@ -215,7 +215,11 @@ describe('Core', () => {
     fc.assert(
       fc.property(
         fc.array(event, { maxLength: 120, size: 'max' }),
-        fc.record({ min: fc.nat({ max: 1 }), max: fc.integer({ min: 1, max: 4 }), limit: fc.integer({ min: 1, max: 5 }) }),
+        fc.record({
+          min: fc.nat({ max: 1 }),
+          max: fc.integer({ min: 1, max: 4 }),
+          limit: fc.integer({ min: 1, max: 5 }),
+        }),
         (events, { min, max, limit }) => {
           const bench = new Bench({ min, max, maxIdle: max }, limit)
           const { core } = bench
@@ -227,7 +231,10 @@ describe('Core', () => {
             else if (kind === 'open ok') bench.openNext()
             else if (kind === 'open failed' || kind === 'open doubtful' || kind === 'open incurable') {
               const slot = pick(bench.opening, index)
-              const error = new ConnectError('no', { doubtful: kind === 'open doubtful', retryable: kind !== 'open incurable' })
+              const error = new ConnectError('no', {
+                doubtful: kind === 'open doubtful',
+                retryable: kind !== 'open incurable',
+              })
               if (slot) core.openFailed(slot, error, bench.now)
               if (slot && kind === 'open doubtful') bench.closing.push(slot)
             } else if (kind === 'release') {
@@ -270,8 +277,10 @@ describe('Core', () => {
           // Everything ends well: whoever waits is served or refused, and all permits come back.
           core.close('test')
           bench.settle()
-          for (let slot = pick(bench.opening, 0); slot; slot = pick(bench.opening, 0)) core.openFailed(slot, new Error(), bench.now)
-          for (let slot = pick(bench.pinging, 0); slot; slot = pick(bench.pinging, 0)) core.checked(slot, true, bench.now)
+          for (let slot = pick(bench.opening, 0); slot; slot = pick(bench.opening, 0))
+            core.openFailed(slot, new Error(), bench.now)
+          for (let slot = pick(bench.pinging, 0); slot; slot = pick(bench.pinging, 0))
+            core.checked(slot, true, bench.now)
           for (const slot of bench.leased) core.released(slot, bench.now)
           for (const slot of resetting) core.released(slot, bench.now)
           bench.settle()

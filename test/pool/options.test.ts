@@ -62,8 +62,7 @@ describe('Pool options', () => {
   })
 
   test('new Pool() without a driver says so', () => {
-    const make = (): unknown => new Pool({ driver: undefined as unknown as FakeDriver })
-    expect(make).toThrow(expect.objectContaining({ code: 'ERR_OPTION', option: 'driver' }))
+    expect(() => new Pool({ driver: undefined as unknown as FakeDriver })).toThrow(expect.objectContaining({ code: 'ERR_OPTION', option: 'driver' }))
   })
 
   test('Pool.acquire() rejects with ERR_OPTION for a timeout that cannot be', async () => {

@@ -142,7 +142,12 @@ describe('Pool.acquire()', () => {
   })
 
   test('Pool.acquire() with an Infinite timeout sets no timer and waits', async () => {
-    const { pool, clock } = rig({ max: 1, acquireTimeoutMs: Infinity, idleTimeoutMs: Infinity, maxLifetimeMs: Infinity })
+    const { pool, clock } = rig({
+      max: 1,
+      acquireTimeoutMs: Infinity,
+      idleTimeoutMs: Infinity,
+      maxLifetimeMs: Infinity,
+    })
     const held = await pool.acquire()
     const waiter = watch(pool.acquire())
     expect(clock.timers.all).toBe(0)

@@ -27,7 +27,11 @@ export function watchRejections(): unknown[] {
 }
 
 /** What has become of a promise, without waiting for it. */
-export function watch<T>(promise: Promise<T>): { state: 'pending' | 'resolved' | 'rejected'; value?: T; error?: unknown } {
+export function watch<T>(promise: Promise<T>): {
+  state: 'pending' | 'resolved' | 'rejected'
+  value?: T
+  error?: unknown
+} {
   const seen: { state: 'pending' | 'resolved' | 'rejected'; value?: T; error?: unknown } = { state: 'pending' }
   promise.then(
     (value) => Object.assign(seen, { state: 'resolved', value }),

@@ -171,7 +171,15 @@ describe('Service.close()', () => {
     const request = ask(service, '/slow')
     await expect.poll(async () => (await database.sessions()).length).toBeGreaterThan(0)
     const task = service.run('computes', { maxMs: 200 })
-    await expect.poll(async () => (await service.pool.sql`select count(*)::int as n from pg_stat_activity where query like '%slow%' and state = 'active' and pid <> pg_backend_pid()`)[0]?.['n']).toBe(1)
+    await expect
+      .poll(
+        async () =>
+          (
+            await service.pool
+              .sql`select count(*)::int as n from pg_stat_activity where query like '%slow%' and state = 'active' and pid <> pg_backend_pid()`
+          )[0]?.['n'],
+      )
+      .toBe(1)
     await service.close()
     expect(await request).toBe('slow')
     expect(await task).toBe('finished')
@@ -218,7 +226,9 @@ describe('Service.start()', () => {
     expect(refused).toMatchObject({ code: 'ERR_ACQUIRE_TIMEOUT', phase: 'connect' })
     const wrong = new URL(database.url)
     wrong.password = 'hunter2'
-    const denied: unknown = await create({ url: wrong.href }).start().catch((thrown: unknown) => thrown)
+    const denied: unknown = await create({ url: wrong.href })
+      .start()
+      .catch((thrown: unknown) => thrown)
     expect(denied).toMatchObject({ code: 'ERR_CONNECT', retryable: false })
     for (const error of [refused, denied]) {
       expect(inspectAll(error)).not.toContain('hunter2')

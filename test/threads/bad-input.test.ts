@@ -33,7 +33,10 @@ afterEach(() => {
 })
 
 /** The error of an acquire that cannot work; fails if it shows the password anywhere. */
-async function failureOf(url: string, options: { acquireTimeoutMs?: number; connectTimeoutMs?: number } = {}): Promise<unknown> {
+async function failureOf(
+  url: string,
+  options: { acquireTimeoutMs?: number; connectTimeoutMs?: number } = {},
+): Promise<unknown> {
   const pool = createPool(url, { acquireTimeoutMs: 2_000, ...options })
   const acquiring = performance.now()
   const [error, query] = await Promise.all([
@@ -108,7 +111,7 @@ describe('createPool()', () => {
   ])('refuses %s', (_, url, options, option) => {
     let error: unknown
     try {
-      createPool(url, options)
+      createPool(url, options as object)
     } catch (thrown) {
       error = thrown
     }
@@ -135,7 +138,8 @@ describe('a broker', () => {
   test('made after the worker was started is not seen by it, and the error asks about that', async () => {
     const thread = new Thread(database.url, { broker: 'too late' })
     await thread.stats()
-    await using _broker = createBroker({ name: 'too late', limit: 2 })
+    await using broker = createBroker({ name: 'too late', limit: 2 })
+    expect(broker.stats().members).toEqual([])
     await expect(thread.tell('idle')).rejects.toMatchObject({
       code: 'ERR_NO_BROKER',
       message: expect.stringContaining('after this worker was started'),
@@ -145,7 +149,9 @@ describe('a broker', () => {
   test('of the same name with another limit is ERR_BROKER_EXISTS, with the same limit the same', async () => {
     await using broker = createBroker({ name: 'twice', limit: 2 })
     expect(createBroker({ name: 'twice', limit: 2 })).toBe(broker)
-    expect(() => createBroker({ name: 'twice', limit: 3 })).toThrow(expect.objectContaining({ code: 'ERR_BROKER_EXISTS' }))
+    expect(() => createBroker({ name: 'twice', limit: 3 })).toThrow(
+      expect.objectContaining({ code: 'ERR_BROKER_EXISTS' }),
+    )
     expect(() => createPool(database.url, { limit: { name: 'twice', connections: 3 } })).toThrow(BrokerError)
   })
 
@@ -154,7 +160,10 @@ describe('a broker', () => {
     await using first = createPool(database.url, { broker: broker.name, min: 2 })
     await first.open()
     await using second = createPool(database.url, { broker: broker.name, min: 2 })
-    await expect(second.open()).rejects.toMatchObject({ code: 'ERR_BROKER_MISMATCH', message: expect.stringContaining('4') })
+    await expect(second.open()).rejects.toMatchObject({
+      code: 'ERR_BROKER_MISMATCH',
+      message: expect.stringContaining('4'),
+    })
   })
 
   test('that is closed refuses every acquire, and closes what idles', async () => {
