@@ -58,12 +58,7 @@ export async function reap(
   return ended
 }
 
-async function endSession(
-  opener: Opener,
-  via: Connection,
-  identity: Identity,
-  signal: AbortSignal,
-): Promise<boolean> {
+async function endSession(opener: Opener, via: Connection, identity: Identity, signal: AbortSignal): Promise<boolean> {
   const { pid, tag } = identity
   let asked = false
   for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {

@@ -375,7 +375,9 @@ describe('PostgresDriver.reap()', () => {
     const { identity } = victim
     await victim.ask("set application_name = 'mine'")
     // It catches what cancels it, so it lives on for a while.
-    const running = victim.ask(`do $$ begin perform pg_sleep(30); exception when query_canceled then perform pg_sleep(0.3); end $$`)
+    const running = victim.ask(
+      `do $$ begin perform pg_sleep(30); exception when query_canceled then perform pg_sleep(0.3); end $$`,
+    )
     running.catch(() => undefined)
     await until(async () => (await db.sessions()).some(({ pid, state }) => pid === identity.pid && state === 'active'))
     expect(await rejection(under.driver.reap(identity, { via, signal: AbortSignal.timeout(100) }))).toBeDefined()

@@ -99,7 +99,7 @@ describe('a pool that cannot connect', () => {
 })
 
 describe('createPool()', () => {
-  test.each([
+  test.each<[what: string, url: string | undefined, options: object, option: string]>([
     ['no address at all', undefined, {}, 'url'],
     ['an empty address', '', {}, 'url'],
     ['an address that is none', `not a url:${secret}`, {}, 'url'],
@@ -111,7 +111,7 @@ describe('createPool()', () => {
   ])('refuses %s', (_, url, options, option) => {
     let error: unknown
     try {
-      createPool(url, options as object)
+      createPool(url, options)
     } catch (thrown) {
       error = thrown
     }
