@@ -23,6 +23,8 @@ export interface PermitUser {
   readonly oldestWaiterAt: number | undefined
   /** Openings under way. */
   readonly opening: number
+  /** Connections that can be lent, now or later. */
+  readonly living: number
   /** Idle connections. */
   readonly idle: number
   /** Since when the connection that has idled longest has been idle; undefined if there is none. */

@@ -312,6 +312,9 @@ export class Pool<C> implements AsyncDisposable {
       get opening() {
         return pool.#core.opening
       },
+      get living() {
+        return pool.#core.living
+      },
       get idle() {
         return pool.#core.idle
       },

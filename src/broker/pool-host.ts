@@ -108,7 +108,11 @@ export class PoolHost implements Host {
   }
 
   mayReap(slot: number, word: number): boolean {
-    return !this.leaving && this.retries.allows(slot, word, this.#clock.now())
+    if (this.leaving) return false
+    const now = this.#clock.now()
+    // Who has a living connection needs none for it, and is sure at once.
+    if (this.#user.living === 0 && this.retries.giveWay(slot, word, now)) return false
+    return this.retries.allows(slot, word, now)
   }
 
   open(slot: number, word: number): void {

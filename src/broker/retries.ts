@@ -1,7 +1,7 @@
 const firstMs = 100
 const mostMs = 5_000
 
-/** When to try again to reap what could not be reaped: later each time, slot by slot. */
+/** When to reap what is not to be reaped at once, or could not be: later each time, slot by slot. */
 export class Retries {
   readonly #slots = new Map<number, { word: number; delay: number; at: number }>()
 
@@ -9,6 +9,14 @@ export class Retries {
   allows(slot: number, word: number, now: number): boolean {
     const known = this.#slots.get(slot)
     return !known || known.word !== word || now >= known.at
+  }
+
+  /** Gives others the time to do it first, once for each word. False if that time has been given. */
+  giveWay(slot: number, word: number, now: number): boolean {
+    const known = this.#slots.get(slot)
+    if (known?.word === word) return false
+    this.#slots.set(slot, { word, delay: firstMs / 2, at: now + firstMs })
+    return true
   }
 
   failed(slot: number, word: number, now: number): void {

@@ -23,7 +23,7 @@ function setUp(limit: number, pools: readonly { min?: number; max?: number }[]) 
     return pool
   })
   opened.push({ broker, pools: made })
-  return { broker, clock, pools: made as [TestPool, TestPool] }
+  return { broker, clock, pools: made as [TestPool, TestPool, TestPool] }
 }
 
 async function until(condition: () => boolean): Promise<void> {
@@ -147,8 +147,10 @@ describe('Member', () => {
   })
 
   test('leaves what is in doubt to others, who try again later if they cannot find out', async () => {
-    const { broker, clock, pools } = setUp(1, [{}, {}])
+    const { broker, clock, pools } = setUp(2, [{}, {}])
     const [a, b] = pools
+    b.acquire()
+    b.openDone()
     a.acquire()
     a.openDone(4711)
     const { tag } = a.leased[0]!
@@ -158,7 +160,7 @@ describe('Member', () => {
     await until(() => b.reaped.length === 1)
     expect(b.reaped[0]).toEqual({ pid: 4711, secret: 7, tag })
     await quiet()
-    expect(broker.stats()).toMatchObject({ limbo: 1, free: 0 })
+    expect(broker.stats()).toMatchObject({ limbo: 1, free: 0, held: 1 })
     // Nobody waits: what is left to do keeps no process alive.
     expect(clock.timers).toEqual({ all: 1, keepAlive: 0 })
     await clock.advance(99)
@@ -171,14 +173,31 @@ describe('Member', () => {
   })
 
   test('gives what it reaped to its own waiter', async () => {
-    const { pools } = setUp(1, [{}, {}])
+    const { clock, pools } = setUp(1, [{}, {}])
     const [a, b] = pools
     a.acquire()
     a.openDone()
     b.acquire()
     a.destroy()
     a.permits.leave()
+    await quiet()
+    await clock.advance(200)
     await until(() => b.openings.length === 1)
+  })
+
+  test('leaves the reaping to one that has a living connection, for a while', async () => {
+    const { clock, pools } = setUp(2, [{}, {}, {}])
+    const [dying, bare, living] = pools
+    living.acquire()
+    living.openDone()
+    dying.acquire()
+    dying.openDone()
+    dying.destroy()
+    dying.permits.leave()
+    await until(() => living.reaped.length === 1)
+    await clock.advance(1_000)
+    await quiet()
+    expect(bare.reaped).toHaveLength(0)
   })
 
   test('reaps nothing while it leaves', async () => {

@@ -62,7 +62,9 @@ describe('Pool options', () => {
   })
 
   test('new Pool() without a driver says so', () => {
-    expect(() => new Pool({ driver: undefined as unknown as FakeDriver })).toThrow(expect.objectContaining({ code: 'ERR_OPTION', option: 'driver' }))
+    expect(() => new Pool({ driver: undefined as unknown as FakeDriver })).toThrow(
+      expect.objectContaining({ code: 'ERR_OPTION', option: 'driver' }),
+    )
   })
 
   test('Pool.acquire() rejects with ERR_OPTION for a timeout that cannot be', async () => {

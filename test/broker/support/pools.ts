@@ -33,6 +33,9 @@ export class TestPool implements PermitUser {
   get opening(): number {
     return this.openings.length
   }
+  get living(): number {
+    return this.leased.length + this.idles.length
+  }
   get idle(): number {
     return this.idles.length
   }
@@ -44,8 +47,7 @@ export class TestPool implements PermitUser {
   }
   get lacking(): number {
     if (this.refusal) return 0
-    const living = this.leased.length + this.idles.length
-    const wanted = Math.max(this.waiters.length - this.openings.length, this.min - living - this.openings.length)
+    const wanted = Math.max(this.waiters.length - this.openings.length, this.min - this.living - this.openings.length)
     return Math.max(0, Math.min(wanted, this.max - this.size))
   }
   open(permit: Permit): void {
