@@ -26,7 +26,8 @@ export class Tally {
   }
 
   failed(kind: string, code: string): void {
-    this.member(kind).lost++
+    // Which of the task workers it was is not known.
+    this.member(kind === 'task worker' ? 'task workers' : kind).lost++
     this.errors.set(code, (this.errors.get(code) ?? 0) + 1)
   }
 
