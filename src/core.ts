@@ -1,9 +1,8 @@
-import { Deque } from './deque.ts'
 import { ConnectError, PoolClosedError, QueueFullError } from './errors.ts'
 import type { AcquirePhase } from './errors.ts'
 import { Backoff } from './backoff.ts'
 import { Counters } from './counters.ts'
-import { LowWater } from './low-water.ts'
+import { Idle } from './idle.ts'
 import type { ResolvedOptions } from './options.ts'
 import type { Permit, Permits } from './permits.ts'
 import { Slot, move } from './slot.ts'
@@ -23,7 +22,7 @@ export type Action<C> =
 
 export type CoreOptions = Pick<
   ResolvedOptions,
-  'name' | 'min' | 'max' | 'maxIdle' | 'order' | 'maxWaiting' | 'maxLifetimeMs' | 'pingAfterIdleMs'
+  'name' | 'min' | 'max' | 'maxIdle' | 'order' | 'maxWaiting' | 'maxLifetimeMs' | 'maxUses' | 'pingAfterIdleMs'
 >
 
 /**
@@ -35,9 +34,12 @@ export type CoreOptions = Pick<
  *   idle     the slots in state idle, the one idle longest first
  *   waiters  acquires that are neither answered nor bound to a slot that is being pinged for them
  *   phase    open → draining (waiters refused, leases may finish) → closed (no slot left)
+ *   min, max, maxIdle   as the options say, or as they were resized
+ *   generation          connections of an older one are not lent again
+ *   suspectBefore       idle connections that have proved nothing since are pinged before they are lent
  *
  * Always, at the end of every method
- *   1. slots.size === permits held <= max
+ *   1. slots.size === permits held <= max (after max was lowered: no slot is added before that holds again)
  *   2. idle.size === 0 || waiters.size === 0
  *   3. every slot in `slots` is in the state that the counts say, and `idle` is exactly those in state idle
  *   4. phase open, or nobody waits and nothing is idle
@@ -49,14 +51,18 @@ export class Core<C> {
   readonly #random: () => number
 
   readonly #slots = new Set<Slot<C>>()
-  readonly #idle = new Deque<Slot<C>>()
+  readonly #idle: Idle<C>
   readonly #waiters = new Waiters<Slot<C>>()
   #phase: PoolStats['phase'] = 'open'
   #closedBy: unknown
   /** What every acquire is refused with, once the permits can never be had. */
   #refusal: Error | undefined
+  #min: number
+  #max: number
+  #maxIdle: number
+  #generation = 0
+  #suspectBefore = -Infinity
 
-  readonly #lowWater = new LowWater()
   readonly #backoff: Backoff
   readonly #count: Record<SlotState, number> = {
     opening: 0,
@@ -73,6 +79,10 @@ export class Core<C> {
 
   constructor(options: CoreOptions, permits: Permits, random: () => number = Math.random) {
     this.#options = options
+    this.#min = options.min
+    this.#max = options.max
+    this.#maxIdle = options.maxIdle
+    this.#idle = new Idle(options.order)
     this.#permits = permits
     this.#random = random
     this.#backoff = new Backoff(random)
@@ -83,8 +93,8 @@ export class Core<C> {
   /** Leases an idle connection that needs no ping; undefined if there is none, or if somebody waits. */
   take(now: number): Slot<C> | undefined {
     const slot = this.#nextIdle(now)
-    if (!slot || now - slot.idleAt > this.#options.pingAfterIdleMs) return undefined
-    this.#takeIdle(slot)
+    if (!slot || this.#needsPing(slot, now)) return undefined
+    this.#idle.remove(slot)
     this.#lease(slot, now)
     return slot
   }
@@ -126,7 +136,7 @@ export class Core<C> {
   phaseOf(waiter: Waiter<Slot<C>>): AcquirePhase {
     if (waiter.deque === undefined) return 'ping'
     if (this.#waiters.isAmongFirst(waiter, this.#count.opening) || this.#backoff.failures > 0) return 'connect'
-    return this.#slots.size >= this.#options.max ? 'queue' : 'permit'
+    return this.#slots.size >= this.#max ? 'queue' : 'permit'
   }
 
   /** Why no acquire can be served any more; undefined while the pool is open. */
@@ -155,7 +165,8 @@ export class Core<C> {
   }
 
   open(permit: Permit): void {
-    const slot = new Slot<C>(permit)
+    if (this.#slots.size >= this.#max) throw new Error('bug: a slot beyond max')
+    const slot = new Slot<C>(permit, { round: this.#backoff.round, generation: this.#generation })
     this.#slots.add(slot)
     this.#count.opening++
     this.actions.push({ do: 'open', slot })
@@ -168,15 +179,15 @@ export class Core<C> {
     slot.connection = connection
     slot.openedAt = now
     slot.idleAt = now
+    slot.provenAt = now
     slot.expiresAt = now + this.#options.maxLifetimeMs * (1 - 0.1 * this.#random())
-    if (this.#phase !== 'open' || this.#refusal) this.#retire(slot, 'closed')
-    else this.#place(slot, now)
+    this.#place(slot, now)
   }
 
   /** An attempt failed. All who wait hear of it at once if trying again cannot help; else with their own deadline. */
   openFailed(slot: Slot<C>, cause: unknown, now: number): void {
     this.#counters.openFailures++
-    this.#backoff.failed(cause, now)
+    this.#backoff.failed(cause, slot.round, now)
     if (cause instanceof ConnectError && cause.doubtful) {
       this.#move(slot, 'closing')
       this.#permits.closing(slot.permit)
@@ -203,6 +214,7 @@ export class Core<C> {
     const waiter = slot.waiter
     slot.waiter = undefined
     const waits = waiter?.state === 'waiting'
+    slot.provenAt = now
     if (!alive) {
       this.#retire(slot, 'ping failed')
       if (waits) this.#again(waiter, now)
@@ -229,8 +241,9 @@ export class Core<C> {
   released(slot: Slot<C>, now: number): void {
     if (slot.state !== 'leased' && slot.state !== 'resetting') return
     slot.idleAt = now
-    if (this.#phase !== 'open' || this.#refusal) this.#retire(slot, 'closed')
-    else if (now >= slot.expiresAt) this.#retire(slot, 'lifetime')
+    slot.provenAt = now
+    const reason = this.#spent(slot, now)
+    if (reason) this.#retire(slot, reason)
     else if (this.#permits.yields(slot.permit, slot.openedAt)) this.#retire(slot, 'reclaimed')
     else this.#place(slot, now)
   }
@@ -245,8 +258,10 @@ export class Core<C> {
     if (slot.state === 'closing' || slot.state === 'gone' || slot.state === 'opening') return
     const waiter = slot.waiter
     slot.waiter = undefined
-    this.#takeIdle(slot)
+    this.#idle.remove(slot)
     this.#retire(slot, 'broken')
+    // Where one ends by itself, others may have ended without a word.
+    this.#suspectBefore = now
     if (waiter?.state === 'waiting') this.#again(waiter, now)
   }
 
@@ -268,11 +283,40 @@ export class Core<C> {
     this.actions.push({ do: 'reap', slot })
   }
 
+  /** Retires every connection of today: idle ones now, leased ones on release, opening ones when they are open. */
+  evict(): void {
+    this.#generation++
+    this.#retireIdle('evicted')
+  }
+
+  /** Gives idle connections back, but for `min`. Returns those that are closing now. */
+  releaseIdle(): Slot<C>[] {
+    const released: Slot<C>[] = []
+    while (this.living + this.#count.opening > this.#min) {
+      const slot = this.#idle.takeOldest()
+      if (!slot) break
+      this.#retire(slot, 'idle')
+      released.push(slot)
+    }
+    return released
+  }
+
+  /** New bounds. What is too much by now goes as it becomes idle. */
+  resize({ min, max, maxIdle }: { min: number; max: number; maxIdle: number }): void {
+    this.#min = min
+    this.#max = max
+    this.#maxIdle = maxIdle
+    while (this.#idle.size > maxIdle || this.#unclosed > max) {
+      const slot = this.#idle.takeOldest()
+      if (!slot) break
+      this.#retire(slot, 'surplus')
+    }
+  }
+
   /** Closes the connection that has idled longest, for others. */
   retireIdle(): boolean {
-    const slot = this.#idle.first
+    const slot = this.#idle.takeOldest()
     if (!slot) return false
-    this.#takeIdle(slot)
     this.#retire(slot, 'reclaimed')
     return true
   }
@@ -282,18 +326,17 @@ export class Core<C> {
    * if the event loop was blocked, since nobody could use them in that time.
    */
   sweep(now: number, late: boolean): void {
-    for (let slot = this.#idle.first, next = slot; slot; slot = next) {
-      next = slot.next
-      if (now < slot.expiresAt) continue
-      this.#takeIdle(slot)
-      this.#retire(slot, 'lifetime')
+    for (const slot of this.#idle.all()) {
+      const reason = this.#spent(slot, now)
+      if (!reason) continue
+      this.#idle.remove(slot)
+      this.#retire(slot, reason)
     }
-    if (late) return this.#lowWater.restart(this.#idle.size)
-    let surplus = this.#lowWater.turn(this.#idle.size)
-    while (surplus-- > 0 && this.living + this.#count.opening > this.#options.min) {
-      const slot = this.#idle.first
+    if (late) return this.#idle.restart()
+    let surplus = this.#idle.turn()
+    while (surplus-- > 0 && this.living + this.#count.opening > this.#min) {
+      const slot = this.#idle.takeOldest()
       if (!slot) break
-      this.#takeIdle(slot)
       this.#retire(slot, 'idle')
     }
   }
@@ -327,7 +370,7 @@ export class Core<C> {
   // ── Numbers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   get min(): number {
-    return this.#options.min
+    return this.#min
   }
 
   get waiting(): number {
@@ -347,7 +390,7 @@ export class Core<C> {
   }
 
   get oldestIdleAt(): number | undefined {
-    return this.#idle.first?.idleAt
+    return this.#idle.oldest?.idleAt
   }
 
   /** Slots of any state. */
@@ -374,8 +417,8 @@ export class Core<C> {
     return {
       name: this.#options.name,
       phase: this.#phase,
-      min: this.#options.min,
-      max: this.#options.max,
+      min: this.#min,
+      max: this.#max,
       open: this.living,
       opening,
       idle,
@@ -399,9 +442,10 @@ export class Core<C> {
       gone: 0,
     }
     for (const slot of this.#slots) states[slot.state]++
-    const idle = [...this.#idle]
+    const idle = this.#idle.all()
     const broken = [
-      this.#slots.size > this.#options.max && 'more slots than max',
+      this.#count.idle > this.#maxIdle && 'more idle connections than maxIdle',
+      this.#unclosed > this.#max && this.#idle.size > 0 && 'idle connections beyond max',
       this.#idle.size > 0 && this.#waiters.size > 0 && 'somebody waits beside an idle connection',
       JSON.stringify(states) !== JSON.stringify({ ...this.#count, gone: 0 }) && 'the counts do not fit the states',
       (idle.length !== states.idle || idle.some((slot) => slot.state !== 'idle')) && 'idle is not what is idle',
@@ -416,8 +460,8 @@ export class Core<C> {
   #lackingSoon(): number {
     if (this.#phase !== 'open' || this.#refusal) return 0
     const forWaiters = this.#waiters.size - this.#count.opening
-    const forMin = this.#options.min - this.living - this.#count.opening
-    const wanted = Math.min(Math.max(forWaiters, forMin, 0), this.#options.max - this.#slots.size)
+    const forMin = this.#min - this.living - this.#count.opening
+    const wanted = Math.min(Math.max(forWaiters, forMin, 0), this.#max - this.#slots.size)
     // While connecting fails, one attempt at a time finds out whether it still does.
     return this.#backoff.failures > 0 ? Math.min(wanted, this.#count.opening > 0 ? 0 : 1) : wanted
   }
@@ -425,21 +469,41 @@ export class Core<C> {
   /** The idle connection whose turn it is. Those that are too old are retired on the way. */
   #nextIdle(now: number): Slot<C> | undefined {
     for (;;) {
-      const slot = this.#options.order === 'lifo' ? this.#idle.last : this.#idle.first
-      if (!slot || now < slot.expiresAt) return slot
-      this.#takeIdle(slot)
-      this.#retire(slot, 'lifetime')
+      const slot = this.#idle.next
+      const reason = slot && this.#spent(slot, now)
+      if (!slot || !reason) return slot
+      this.#idle.remove(slot)
+      this.#retire(slot, reason)
     }
+  }
+
+  /** Why a connection is not to be lent (again); undefined if it may be. */
+  #spent(slot: Slot<C>, now: number): CloseReason | undefined {
+    if (this.#phase !== 'open' || this.#refusal) return 'closed'
+    if (slot.generation !== this.#generation) return 'evicted'
+    if (now >= slot.expiresAt) return 'lifetime'
+    if (slot.uses >= this.#options.maxUses) return 'uses'
+    return this.#unclosed > this.#max ? 'surplus' : undefined
+  }
+
+  #needsPing(slot: Slot<C>, now: number): boolean {
+    return now - slot.idleAt > this.#options.pingAfterIdleMs || slot.provenAt < this.#suspectBefore
+  }
+
+  /** Slots that will be connections, or are: all but those that close. */
+  get #unclosed(): number {
+    return this.#slots.size - this.#count.closing
   }
 
   /** A connection without a user: to the head of the queue, else idle, else away. */
   #place(slot: Slot<C>, now: number): void {
-    if (this.#phase !== 'open' || this.#refusal) return this.#retire(slot, 'closed')
+    const reason = this.#spent(slot, now)
+    if (reason) return this.#retire(slot, reason)
     const waiter = this.#waiters.next()
     if (waiter) return this.#serve(waiter, slot, now)
-    if (this.#idle.size >= this.#options.maxIdle) return this.#retire(slot, 'surplus')
+    if (this.#idle.size >= this.#maxIdle) return this.#retire(slot, 'surplus')
     this.#move(slot, 'idle')
-    this.#idle.pushBack(slot)
+    this.#idle.add(slot)
   }
 
   #serve(waiter: Waiter<Slot<C>>, slot: Slot<C>, now: number): void {
@@ -447,10 +511,6 @@ export class Core<C> {
     this.#counters.waited(now - waiter.queuedAt)
     this.#lease(slot, now)
     this.actions.push({ do: 'serve', waiter, slot })
-  }
-
-  #takeIdle(slot: Slot<C>): void {
-    if (this.#idle.remove(slot)) this.#lowWater.fell(this.#idle.size)
   }
 
   #lease(slot: Slot<C>, now: number): void {
@@ -461,7 +521,7 @@ export class Core<C> {
   }
 
   #check(slot: Slot<C>, waiter: Waiter<Slot<C>>): void {
-    this.#takeIdle(slot)
+    this.#idle.remove(slot)
     this.#move(slot, 'checking')
     slot.waiter = waiter
     this.actions.push({ do: 'ping', slot })
@@ -471,9 +531,9 @@ export class Core<C> {
   #again(waiter: Waiter<Slot<C>>, now: number): void {
     const slot = this.#nextIdle(now)
     if (!slot) this.#waiters.putFirst(waiter)
-    else if (now - slot.idleAt > this.#options.pingAfterIdleMs) this.#check(slot, waiter)
+    else if (this.#needsPing(slot, now)) this.#check(slot, waiter)
     else {
-      this.#takeIdle(slot)
+      this.#idle.remove(slot)
       this.#serve(waiter, slot, now)
     }
   }
@@ -487,7 +547,7 @@ export class Core<C> {
   }
 
   #retireIdle(reason: CloseReason): void {
-    for (let slot = this.#idle.shiftFront(); slot; slot = this.#idle.shiftFront()) this.#retire(slot, reason)
+    for (let slot = this.#idle.takeOldest(); slot; slot = this.#idle.takeOldest()) this.#retire(slot, reason)
   }
 
   #leave(slot: Slot<C>): void {

@@ -23,6 +23,8 @@ export class Counters {
   readonly closes: Record<CloseReason, number> = {
     idle: 0,
     lifetime: 0,
+    uses: 0,
+    evicted: 0,
     broken: 0,
     'ping failed': 0,
     'reset failed': 0,

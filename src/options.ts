@@ -57,6 +57,11 @@ export interface PoolOptions {
    */
   maxLifetimeMs?: number
   /**
+   * Leases after which a connection is replaced. At least 1.
+   * @default Infinity
+   */
+  maxUses?: number
+  /**
    * A connection that idled longer is pinged before it is lent. 0 pings always, `Infinity` never.
    * @default 1_000
    */
@@ -116,6 +121,7 @@ export const poolOptionNames: ReadonlySet<string> = new Set<keyof PoolOptions>([
   'connectTimeoutMs',
   'idleTimeoutMs',
   'maxLifetimeMs',
+  'maxUses',
   'pingAfterIdleMs',
   'reset',
   'resetTimeoutMs',
@@ -159,6 +165,7 @@ export function resolveOptions(options: PoolOptions): ResolvedOptions {
     connectTimeoutMs: duration('connectTimeoutMs', options.connectTimeoutMs, 10_000, { from: 1 }),
     idleTimeoutMs: duration('idleTimeoutMs', options.idleTimeoutMs, 60_000, { from: 1, endless: true }),
     maxLifetimeMs: duration('maxLifetimeMs', options.maxLifetimeMs, 1_800_000, { from: 1, endless: true }),
+    maxUses: count('maxUses', options.maxUses, Infinity, { from: 1, endless: true }),
     pingAfterIdleMs: duration('pingAfterIdleMs', options.pingAfterIdleMs, 1_000, { endless: true }),
     reset: oneOf('reset', options.reset, ['auto', 'full', 'none']),
     resetTimeoutMs: duration('resetTimeoutMs', options.resetTimeoutMs, 5_000, { from: 1 }),

@@ -32,10 +32,16 @@ export class Slot<C> implements Linked<Slot<C>> {
   /** Set from the end of opening on. */
   connection: C | undefined
   openedAt = 0
+  /** The round of attempts in which it began to open. */
+  readonly round: number
+  /** Which generation of connections it is of; older ones are retired. */
+  readonly generation: number
   /** When it is to be replaced; drawn once, when it opens. */
   expiresAt: number = Infinity
   /** When it was last put back by a user; a ping does not count. */
   idleAt = 0
+  /** When it last was known to work: opened, pinged or released. */
+  provenAt = 0
   /** Leases so far; tells a lease whether the slot is still its own. */
   uses = 0
   leasedAt = 0
@@ -52,8 +58,10 @@ export class Slot<C> implements Linked<Slot<C>> {
   previous: Slot<C> | undefined
   deque: object | undefined
 
-  constructor(permit: Permit) {
+  constructor(permit: Permit, { round, generation }: { round: number; generation: number }) {
     this.permit = permit
+    this.round = round
+    this.generation = generation
   }
 }
 

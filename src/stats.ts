@@ -2,6 +2,8 @@
 export type CloseReason =
   | 'idle'
   | 'lifetime'
+  | 'uses'
+  | 'evicted'
   | 'broken'
   | 'ping failed'
   | 'reset failed'
