@@ -1,6 +1,7 @@
 import type { Clock, Timer } from './clock.ts'
 import { deferred } from './deferred.ts'
 import type { Deferred } from './deferred.ts'
+import type { Holding } from './holding.ts'
 import type { Lease } from './lease.ts'
 import type { Slot } from './slot.ts'
 import { Waiter } from './waiters.ts'
@@ -10,10 +11,12 @@ interface AcquireDetails<C> {
   now: number
   timeoutMs: number
   signal: AbortSignal | undefined
-  lend: (slot: Slot<C>) => Lease<C>
-  timeOut: (waiter: Waiter<Slot<C>>) => void
+  lend: (slot: Slot<C>, waitedMs: number) => Lease<C>
+  timeOut: (waiter: Waiter<Slot<C>>, held: Holding | undefined) => void
   /** Whether the waiter was still unanswered. */
   abort: (waiter: Waiter<Slot<C>>) => void
+  /** The lease of the same pool that the caller holds already. */
+  held: Holding | undefined
 }
 
 /** A timer that fires this much late speaks of a blocked event loop, behind which the answer may be waiting already. */
@@ -31,7 +34,7 @@ export class Acquire<C> {
     this.waiter = new Waiter<Slot<C>>(details.now, details.now + details.timeoutMs, {
       serve: (slot) => {
         this.#disarm()
-        this.#lease.resolve(details.lend(slot))
+        this.#lease.resolve(details.lend(slot, details.clock.now() - details.now))
       },
       fail: (error) => {
         this.#disarm()
@@ -53,10 +56,10 @@ export class Acquire<C> {
   }
 
   readonly #onDeadline = (): void => {
-    const { clock, timeOut } = this.#details
+    const { clock, timeOut, held } = this.#details
     const late = clock.now() - this.waiter.deadlineAt > lateMs
-    if (late) this.#timer = clock.setTimer(() => timeOut(this.waiter), 0)
-    else timeOut(this.waiter)
+    if (late) this.#timer = clock.setTimer(() => timeOut(this.waiter, held), 0)
+    else timeOut(this.waiter, held)
   }
 
   readonly #onAbort = (): void => {

@@ -7,6 +7,8 @@ export interface Timer {
 export interface Clock {
   /** Milliseconds of a clock that never goes back and that all threads of the process share. */
   now(): number
+  /** As `now()`, read once in each turn of the event loop at the most. Without it, `now()` is read each time. */
+  coarse?(): number
   /**
    * Runs `fn` once, `ms` milliseconds from now.
    * @param keepAlive whether the timer keeps the process alive. Default: true
@@ -20,9 +22,24 @@ export const longestTimerMs: number = 2 ** 31 - 1
 // `performance.now()` counts from the start of its thread, `hrtime` from a point that all threads share.
 const sharedOrigin = Number(process.hrtime.bigint()) / 1e6 - performance.now()
 
+function forgetCoarse(): void {
+  isCoarseStale = true
+}
+
+let coarse = 0
+let isCoarseStale = true
+
 /** The real clock. */
 export const systemClock: Clock = {
   now: () => sharedOrigin + performance.now(),
+  coarse() {
+    if (isCoarseStale) {
+      isCoarseStale = false
+      coarse = sharedOrigin + performance.now()
+      setImmediate(forgetCoarse).unref()
+    }
+    return coarse
+  },
   setTimer(fn, ms, keepAlive = true) {
     const timer = setTimeout(fn, Math.min(ms, longestTimerMs))
     if (!keepAlive) timer.unref()

@@ -5,8 +5,8 @@ import { Counters } from './counters.ts'
 import { Idle } from './idle.ts'
 import type { ResolvedOptions } from './options.ts'
 import type { Permit, Permits } from './permits.ts'
-import { Slot, move } from './slot.ts'
-import type { SlotState } from './slot.ts'
+import { Slot } from './slot.ts'
+import { Slots } from './slots.ts'
 import type { CloseReason, PoolStats } from './stats.ts'
 import { Waiters } from './waiters.ts'
 import type { Waiter } from './waiters.ts'
@@ -14,7 +14,7 @@ import type { Waiter } from './waiters.ts'
 /** What the shell has to do. It does so in order, and reports what came of it by calling the core again. */
 export type Action<C> =
   | { readonly do: 'open'; readonly slot: Slot<C> }
-  | { readonly do: 'ping'; readonly slot: Slot<C> }
+  | { readonly do: 'check'; readonly slot: Slot<C>; readonly ping: boolean }
   | { readonly do: 'close'; readonly slot: Slot<C>; readonly reason: CloseReason }
   | { readonly do: 'reap'; readonly slot: Slot<C> }
   | { readonly do: 'serve'; readonly waiter: Waiter<Slot<C>>; readonly slot: Slot<C> }
@@ -22,8 +22,11 @@ export type Action<C> =
 
 export type CoreOptions = Pick<
   ResolvedOptions,
-  'name' | 'min' | 'max' | 'maxIdle' | 'order' | 'maxWaiting' | 'maxLifetimeMs' | 'maxUses' | 'pingAfterIdleMs'
->
+  'name' | 'min' | 'max' | 'maxIdle' | 'order' | 'maxWaiting' | 'maxLifetimeMs' | 'idleTimeoutMs' | 'maxUses' | 'pingAfterIdleMs' | 'timings'
+> & {
+  /** Every connection is looked at before it is lent. */
+  readonly checkAlways?: boolean
+}
 
 /**
  * The pool's decisions. Every method is an event; it decides at once, without waiting, and leaves what is to be done
@@ -50,7 +53,7 @@ export class Core<C> {
   readonly #permits: Permits
   readonly #random: () => number
 
-  readonly #slots = new Set<Slot<C>>()
+  readonly #slots = new Slots<C>()
   readonly #idle: Idle<C>
   readonly #waiters = new Waiters<Slot<C>>()
   #phase: PoolStats['phase'] = 'open'
@@ -62,20 +65,11 @@ export class Core<C> {
   #maxIdle: number
   #generation = 0
   #suspectBefore = -Infinity
+  /** Of the idle timeout. */
+  #quarterEndsAt = -Infinity
 
   readonly #backoff: Backoff
-  readonly #count: Record<SlotState, number> = {
-    opening: 0,
-    idle: 0,
-    checking: 0,
-    leased: 0,
-    resetting: 0,
-    closing: 0,
-    gone: 0,
-  }
-  #doubtful = 0
-
-  readonly #counters = new Counters()
+  readonly #counters: Counters
 
   constructor(options: CoreOptions, permits: Permits, random: () => number = Math.random) {
     this.#options = options
@@ -86,11 +80,15 @@ export class Core<C> {
     this.#permits = permits
     this.#random = random
     this.#backoff = new Backoff(random)
+    this.#counters = new Counters(options.timings)
   }
 
   // ── Acquiring ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Leases an idle connection that needs no ping; undefined if there is none, or if somebody waits. */
+  /**
+   * Leases an idle connection that needs no ping; undefined if there is none, or if somebody waits. It is the caller's
+   * to look at it first, if that has to be.
+   */
   take(now: number): Slot<C> | undefined {
     const slot = this.#nextIdle(now)
     if (!slot || this.#needsPing(slot, now)) return undefined
@@ -107,7 +105,7 @@ export class Core<C> {
     const { refusal } = this
     if (refusal) return this.#fail(waiter, refusal)
     const slot = this.#nextIdle(now)
-    if (slot) return this.#check(slot, waiter)
+    if (slot) return this.#check(slot, waiter, now)
     if (first) return this.#waiters.putFirst(waiter)
     const { name, maxWaiting } = this.#options
     if (this.#waiters.size >= maxWaiting) {
@@ -135,7 +133,7 @@ export class Core<C> {
   /** What the waiter is waiting for. Asked before it times out. */
   phaseOf(waiter: Waiter<Slot<C>>): AcquirePhase {
     if (waiter.deque === undefined) return 'ping'
-    if (this.#waiters.isAmongFirst(waiter, this.#count.opening) || this.#backoff.failures > 0) return 'connect'
+    if (this.#waiters.isAmongFirst(waiter, this.#slots.count('opening')) || this.#backoff.failures > 0) return 'connect'
     return this.#slots.size >= this.#max ? 'queue' : 'permit'
   }
 
@@ -164,18 +162,20 @@ export class Core<C> {
     return this.#backoff.failures > 0 && this.#lackingSoon() > 0 ? this.#backoff.until : undefined
   }
 
-  open(permit: Permit): void {
+  open(permit: Permit, now: number): void {
     if (this.#slots.size >= this.#max) throw new Error('bug: a slot beyond max')
     const slot = new Slot<C>(permit, { round: this.#backoff.round, generation: this.#generation })
+    slot.openedAt = now
     this.#slots.add(slot)
-    this.#count.opening++
     this.actions.push({ do: 'open', slot })
   }
 
   /** A connection is there; whoever waits longest gets it. */
   opened(slot: Slot<C>, connection: C, now: number): void {
     this.#counters.opens++
-    this.#backoff.reset()
+    this.#counters.openings.record(now - slot.openedAt)
+    // One that is looked at first has not proved anything yet.
+    if (!this.#options.checkAlways) this.#backoff.reset()
     slot.connection = connection
     slot.openedAt = now
     slot.idleAt = now
@@ -189,7 +189,7 @@ export class Core<C> {
     this.#counters.openFailures++
     this.#backoff.failed(cause, slot.round, now)
     if (cause instanceof ConnectError && cause.doubtful) {
-      this.#move(slot, 'closing')
+      this.#slots.move(slot, 'closing')
       this.#permits.closing(slot.permit)
       this.inDoubt(slot)
     } else {
@@ -208,20 +208,30 @@ export class Core<C> {
 
   // ── Checking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A ping has ended. The waiter it was for is served, or goes on with the next connection, within its deadline. */
-  checked(slot: Slot<C>, alive: boolean, now: number): void {
+  /**
+   * The check of a connection has ended: its ping, or whoever may refuse it. The waiter it was for is served, or goes on
+   * with the next connection, within its deadline.
+   */
+  checked(slot: Slot<C>, failure: 'ping failed' | 'refused' | undefined, now: number): void {
     if (slot.state !== 'checking') return
     const waiter = slot.waiter
     slot.waiter = undefined
     const waits = waiter?.state === 'waiting'
     slot.provenAt = now
-    if (!alive) {
-      this.#retire(slot, 'ping failed')
+    if (failure) {
+      // A new one that is of no use is as good as none: the next one is not opened at once for ever.
+      if (slot.uses === 0) this.#backoff.failed(slot.note ?? new Error(`a new connection was of no use: ${failure}`), slot.round, now)
+      this.#retire(slot, failure)
       if (waits) this.#again(waiter, now)
-    } else if (waits) {
-      this.#serve(waiter, slot, now)
-    } else {
-      this.#place(slot, now)
+      return
+    }
+    if (slot.uses === 0) this.#backoff.reset()
+    const reason = this.#spent(slot, now)
+    if (!waits) this.#place(slot, now)
+    else if (!reason) this.#serve(waiter, slot, now)
+    else {
+      this.#retire(slot, reason)
+      this.#again(waiter, now)
     }
   }
 
@@ -234,7 +244,7 @@ export class Core<C> {
 
   /** The session is being cleaned; `released` or `destroy` follows. */
   resetting(slot: Slot<C>): void {
-    this.#move(slot, 'resetting')
+    this.#slots.move(slot, 'resetting')
   }
 
   /** A clean connection comes back: to those who are worse off elsewhere, to the head of the queue, to idle. */
@@ -242,6 +252,7 @@ export class Core<C> {
     if (slot.state !== 'leased' && slot.state !== 'resetting') return
     slot.idleAt = now
     slot.provenAt = now
+    this.#counters.uses?.record(now - slot.leasedAt)
     const reason = this.#spent(slot, now)
     if (reason) this.#retire(slot, reason)
     else if (this.#permits.yields(slot.permit, slot.openedAt)) this.#retire(slot, 'reclaimed')
@@ -250,7 +261,9 @@ export class Core<C> {
 
   /** The connection is to be closed instead of lent again. */
   destroy(slot: Slot<C>, reason: CloseReason): void {
-    if (slot.state === 'leased' || slot.state === 'resetting') this.#retire(slot, reason)
+    if (slot.state !== 'leased' && slot.state !== 'resetting') return
+    if (reason === 'broken' || reason === 'reset failed') this.#counters.badReturns++
+    this.#retire(slot, reason)
   }
 
   /** The connection has ended by itself. Whoever leases it keeps a dead one; nobody else gets it. */
@@ -270,17 +283,12 @@ export class Core<C> {
   /** The other side has let go: the permit is free. */
   closed(slot: Slot<C>): void {
     if (slot.state !== 'closing') return
-    if (slot.doubtful) this.#doubtful--
-    slot.doubtful = false
     this.#leave(slot)
   }
 
   /** Nobody saw the other side let go: the permit stays out of service until somebody has made sure. */
   inDoubt(slot: Slot<C>): void {
-    if (slot.state !== 'closing' || slot.doubtful) return
-    slot.doubtful = true
-    this.#doubtful++
-    this.actions.push({ do: 'reap', slot })
+    if (this.#slots.doubt(slot)) this.actions.push({ do: 'reap', slot })
   }
 
   /** Retires every connection of today: idle ones now, leased ones on release, opening ones when they are open. */
@@ -292,7 +300,7 @@ export class Core<C> {
   /** Gives idle connections back, but for `min`. Returns those that are closing now. */
   releaseIdle(): Slot<C>[] {
     const released: Slot<C>[] = []
-    while (this.living + this.#count.opening > this.#min) {
+    while (this.living + this.#slots.count('opening') > this.#min) {
       const slot = this.#idle.takeOldest()
       if (!slot) break
       this.#retire(slot, 'idle')
@@ -301,12 +309,24 @@ export class Core<C> {
     return released
   }
 
+  /** Leases that are held for longer than this and have not been reported. */
+  leaks(now: number, afterMs: number): Slot<C>[] {
+    const found: Slot<C>[] = []
+    for (const slot of this.#slots) {
+      if (slot.state !== 'leased' || slot.leaked || now - slot.leasedAt <= afterMs) continue
+      slot.leaked = true
+      this.#counters.leaks++
+      found.push(slot)
+    }
+    return found
+  }
+
   /** New bounds. What is too much by now goes as it becomes idle. */
   resize({ min, max, maxIdle }: { min: number; max: number; maxIdle: number }): void {
     this.#min = min
     this.#max = max
     this.#maxIdle = maxIdle
-    while (this.#idle.size > maxIdle || this.#unclosed > max) {
+    while (this.#idle.size > maxIdle || this.#slots.unclosed > max) {
       const slot = this.#idle.takeOldest()
       if (!slot) break
       this.#retire(slot, 'surplus')
@@ -322,8 +342,8 @@ export class Core<C> {
   }
 
   /**
-   * Looks after the idle ones: too old, or not needed for the whole idle timeout. Called every quarter of it; `late`
-   * if the event loop was blocked, since nobody could use them in that time.
+   * Looks after the idle ones: too old, or not needed for the whole idle timeout. Called at least every quarter of it;
+   * `late` if the event loop was blocked, since nobody could use them in that time.
    */
   sweep(now: number, late: boolean): void {
     for (const slot of this.#idle.all()) {
@@ -332,9 +352,11 @@ export class Core<C> {
       this.#idle.remove(slot)
       this.#retire(slot, reason)
     }
+    if (now < this.#quarterEndsAt) return
+    this.#quarterEndsAt = now + this.#options.idleTimeoutMs / 4
     if (late) return this.#idle.restart()
     let surplus = this.#idle.turn()
-    while (surplus-- > 0 && this.living + this.#count.opening > this.#min) {
+    while (surplus-- > 0 && this.living + this.#slots.count('opening') > this.#min) {
       const slot = this.#idle.takeOldest()
       if (!slot) break
       this.#retire(slot, 'idle')
@@ -373,6 +395,10 @@ export class Core<C> {
     return this.#min
   }
 
+  get max(): number {
+    return this.#max
+  }
+
   get waiting(): number {
     return this.#waiters.size
   }
@@ -382,7 +408,7 @@ export class Core<C> {
   }
 
   get opening(): number {
-    return this.#count.opening
+    return this.#slots.count('opening')
   }
 
   get idle(): number {
@@ -400,7 +426,7 @@ export class Core<C> {
 
   /** Of those, the ones that only a reaper can end. */
   get doubtful(): number {
-    return this.#doubtful
+    return this.#slots.doubtful
   }
 
   get phase(): PoolStats['phase'] {
@@ -409,22 +435,22 @@ export class Core<C> {
 
   /** Connections that can be lent, now or later. */
   get living(): number {
-    return this.#count.idle + this.#count.checking + this.#count.leased + this.#count.resetting
+    return this.#slots.living
   }
 
   stats(): Omit<PoolStats, 'broker'> {
-    const { idle, leased, opening, closing } = this.#count
+    const slots = this.#slots
     return {
       name: this.#options.name,
       phase: this.#phase,
       min: this.#min,
       max: this.#max,
       open: this.living,
-      opening,
-      idle,
-      leased,
-      closing,
-      doubtful: this.#doubtful,
+      opening: slots.count('opening'),
+      idle: slots.count('idle'),
+      leased: slots.count('leased'),
+      closing: slots.count('closing'),
+      doubtful: slots.doubtful,
       waiting: this.#waiters.size,
       ...this.#counters.snapshot(),
     }
@@ -432,23 +458,13 @@ export class Core<C> {
 
   /** Throws if anything that must always hold does not. Tests call it after every step. */
   assertInvariants(): void {
-    const states: Record<SlotState, number> = {
-      opening: 0,
-      idle: 0,
-      checking: 0,
-      leased: 0,
-      resetting: 0,
-      closing: 0,
-      gone: 0,
-    }
-    for (const slot of this.#slots) states[slot.state]++
     const idle = this.#idle.all()
     const broken = [
-      this.#count.idle > this.#maxIdle && 'more idle connections than maxIdle',
-      this.#unclosed > this.#max && this.#idle.size > 0 && 'idle connections beyond max',
+      this.#slots.count('idle') > this.#maxIdle && 'more idle connections than maxIdle',
+      this.#slots.unclosed > this.#max && this.#idle.size > 0 && 'idle connections beyond max',
       this.#idle.size > 0 && this.#waiters.size > 0 && 'somebody waits beside an idle connection',
-      JSON.stringify(states) !== JSON.stringify({ ...this.#count, gone: 0 }) && 'the counts do not fit the states',
-      (idle.length !== states.idle || idle.some((slot) => slot.state !== 'idle')) && 'idle is not what is idle',
+      !this.#slots.isSound && 'the counts do not fit the states',
+      (idle.length !== this.#slots.count('idle') || idle.some((slot) => slot.state !== 'idle')) && 'idle is not what is idle',
       this.#phase !== 'open' && (this.#waiters.size > 0 || idle.length > 0) && 'a closed pool waits or idles',
       (this.#phase === 'closed') !== (this.#phase !== 'open' && this.#slots.size === 0) && 'closed is not empty',
     ].filter((problem) => problem !== false)
@@ -459,11 +475,11 @@ export class Core<C> {
 
   #lackingSoon(): number {
     if (this.#phase !== 'open' || this.#refusal) return 0
-    const forWaiters = this.#waiters.size - this.#count.opening
-    const forMin = this.#min - this.living - this.#count.opening
+    const forWaiters = this.#waiters.size - this.#slots.count('opening')
+    const forMin = this.#min - this.living - this.#slots.count('opening')
     const wanted = Math.min(Math.max(forWaiters, forMin, 0), this.#max - this.#slots.size)
     // While connecting fails, one attempt at a time finds out whether it still does.
-    return this.#backoff.failures > 0 ? Math.min(wanted, this.#count.opening > 0 ? 0 : 1) : wanted
+    return this.#backoff.failures > 0 ? Math.min(wanted, this.#slots.count('opening') > 0 ? 0 : 1) : wanted
   }
 
   /** The idle connection whose turn it is. Those that are too old are retired on the way. */
@@ -483,16 +499,11 @@ export class Core<C> {
     if (slot.generation !== this.#generation) return 'evicted'
     if (now >= slot.expiresAt) return 'lifetime'
     if (slot.uses >= this.#options.maxUses) return 'uses'
-    return this.#unclosed > this.#max ? 'surplus' : undefined
+    return this.#slots.unclosed > this.#max ? 'surplus' : undefined
   }
 
   #needsPing(slot: Slot<C>, now: number): boolean {
     return now - slot.idleAt > this.#options.pingAfterIdleMs || slot.provenAt < this.#suspectBefore
-  }
-
-  /** Slots that will be connections, or are: all but those that close. */
-  get #unclosed(): number {
-    return this.#slots.size - this.#count.closing
   }
 
   /** A connection without a user: to the head of the queue, else idle, else away. */
@@ -500,38 +511,40 @@ export class Core<C> {
     const reason = this.#spent(slot, now)
     if (reason) return this.#retire(slot, reason)
     const waiter = this.#waiters.next()
-    if (waiter) return this.#serve(waiter, slot, now)
+    if (waiter) return this.#options.checkAlways ? this.#check(slot, waiter, now) : this.#serve(waiter, slot, now)
     if (this.#idle.size >= this.#maxIdle) return this.#retire(slot, 'surplus')
-    this.#move(slot, 'idle')
+    this.#slots.move(slot, 'idle')
     this.#idle.add(slot)
   }
 
   #serve(waiter: Waiter<Slot<C>>, slot: Slot<C>, now: number): void {
     waiter.settle('served')
-    this.#counters.waited(now - waiter.queuedAt)
+    this.#counters.waits.record(now - waiter.queuedAt)
     this.#lease(slot, now)
     this.actions.push({ do: 'serve', waiter, slot })
   }
 
   #lease(slot: Slot<C>, now: number): void {
-    this.#move(slot, 'leased')
+    this.#slots.move(slot, 'leased')
     slot.uses++
     slot.leasedAt = now
+    slot.leaked = false
     this.#counters.acquires++
   }
 
-  #check(slot: Slot<C>, waiter: Waiter<Slot<C>>): void {
+  #check(slot: Slot<C>, waiter: Waiter<Slot<C>>, now: number): void {
+    const ping = this.#needsPing(slot, now)
     this.#idle.remove(slot)
-    this.#move(slot, 'checking')
+    this.#slots.move(slot, 'checking')
     slot.waiter = waiter
-    this.actions.push({ do: 'ping', slot })
+    this.actions.push({ do: 'check', slot, ping })
   }
 
   /** A waiter whose connection turned out dead: the next idle one, else the head of the queue. */
   #again(waiter: Waiter<Slot<C>>, now: number): void {
     const slot = this.#nextIdle(now)
     if (!slot) this.#waiters.putFirst(waiter)
-    else if (this.#needsPing(slot, now)) this.#check(slot, waiter)
+    else if (this.#options.checkAlways || this.#needsPing(slot, now)) this.#check(slot, waiter, now)
     else {
       this.#idle.remove(slot)
       this.#serve(waiter, slot, now)
@@ -539,7 +552,7 @@ export class Core<C> {
   }
 
   #retire(slot: Slot<C>, reason: CloseReason): void {
-    this.#move(slot, 'closing')
+    this.#slots.move(slot, 'closing')
     slot.closeReason = reason
     this.#counters.closes[reason]++
     this.#permits.closing(slot.permit)
@@ -551,14 +564,15 @@ export class Core<C> {
   }
 
   #leave(slot: Slot<C>): void {
-    this.#move(slot, 'gone')
-    this.#slots.delete(slot)
+    this.#slots.move(slot, 'gone')
     this.#permits.give(slot.permit)
     this.#closeIfEmpty()
   }
 
   #fail(waiter: Waiter<Slot<C>>, error: unknown): void {
-    if (waiter.settle('refused')) this.actions.push({ do: 'fail', waiter, error })
+    if (!waiter.settle('refused')) return
+    this.#counters.refused++
+    this.actions.push({ do: 'fail', waiter, error })
   }
 
   #failAll(error: unknown): void {
@@ -567,11 +581,5 @@ export class Core<C> {
 
   #closeIfEmpty(): void {
     if (this.#phase === 'draining' && this.#slots.size === 0) this.#phase = 'closed'
-  }
-
-  #move(slot: Slot<C>, to: SlotState): void {
-    this.#count[slot.state]--
-    move(slot, to)
-    if (to !== 'gone') this.#count[to]++
   }
 }

@@ -1,3 +1,4 @@
+import { Histogram } from './histogram.ts'
 import type { CloseReason, PoolStats } from './stats.ts'
 
 type Counted = Pick<
@@ -8,8 +9,14 @@ type Counted = Pick<
   | 'longestWaitMs'
   | 'timeouts'
   | 'aborted'
+  | 'refused'
   | 'opens'
   | 'openFailures'
+  | 'badReturns'
+  | 'leaks'
+  | 'waits'
+  | 'openings'
+  | 'uses'
   | 'closes'
 >
 
@@ -18,8 +25,11 @@ export class Counters {
   acquires = 0
   timeouts = 0
   aborted = 0
+  refused = 0
   opens = 0
   openFailures = 0
+  badReturns = 0
+  leaks = 0
   readonly closes: Record<CloseReason, number> = {
     idle: 0,
     lifetime: 0,
@@ -27,6 +37,7 @@ export class Counters {
     evicted: 0,
     broken: 0,
     'ping failed': 0,
+    refused: 0,
     'reset failed': 0,
     destroyed: 0,
     revoked: 0,
@@ -34,26 +45,32 @@ export class Counters {
     surplus: 0,
     closed: 0,
   }
-  #acquiresWaited = 0
-  #waitedMs = 0
-  #longestWaitMs = 0
+  readonly waits: Histogram = new Histogram()
+  readonly openings: Histogram = new Histogram()
+  /** Only where it is asked for: leases come and go more often than anything else. */
+  readonly uses: Histogram | undefined
 
-  waited(ms: number): void {
-    this.#acquiresWaited++
-    this.#waitedMs += ms
-    this.#longestWaitMs = Math.max(this.#longestWaitMs, ms)
+  constructor(timings: boolean) {
+    this.uses = timings ? new Histogram() : undefined
   }
 
   snapshot(): Counted {
+    const waits = this.waits.snapshot()
     return {
       acquires: this.acquires,
-      acquiresWaited: this.#acquiresWaited,
-      waitedMs: this.#waitedMs,
-      longestWaitMs: this.#longestWaitMs,
+      acquiresWaited: waits.count,
+      waitedMs: waits.totalMs,
+      longestWaitMs: waits.maxMs,
       timeouts: this.timeouts,
       aborted: this.aborted,
+      refused: this.refused,
       opens: this.opens,
       openFailures: this.openFailures,
+      badReturns: this.badReturns,
+      leaks: this.leaks,
+      waits,
+      openings: this.openings.snapshot(),
+      uses: this.uses?.snapshot(),
       closes: { ...this.closes },
     }
   }

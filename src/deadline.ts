@@ -8,6 +8,18 @@ export class DeadlineError extends Error {
   override readonly name = 'DeadlineError'
 }
 
+/** A promise's outcome, or the signal's reason, whichever comes first. */
+export function orAborted<T>(promise: PromiseLike<T> | T, signal: AbortSignal): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+    Promise.resolve(promise)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', onAbort))
+    if (signal.aborted) onAbort()
+  })
+}
+
 export interface DeadlineOptions<T> {
   clock: Clock
   ms: number

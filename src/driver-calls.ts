@@ -1,23 +1,26 @@
-import { tell } from './channels.ts'
 import type { Core } from './core.ts'
-import { DeadlineError, withinDeadline } from './deadline.ts'
+import { DeadlineError, orAborted, withinDeadline } from './deadline.ts'
 import type { Driver, Identity } from './driver.ts'
-import { ConnectError } from './errors.ts'
+import { ConnectError, messageOf } from './errors.ts'
 import type { Lease } from './lease.ts'
-import type { ResolvedOptions } from './options.ts'
+import type { Hooks, ResolvedOptions } from './options.ts'
 import type { Permits } from './permits.ts'
 import type { Slot } from './slot.ts'
+import type { Watch } from './watch.ts'
 
 const pingTimeoutMs = 2_000
+const longestAskMs = 30_000
 export const closeConnectionTimeoutMs = 5_000
 const reapTimeoutMs = 10_000
 const reapPauseMs = 250
 
 interface DriverCallsDetails<C> {
   driver: Driver<C>
+  hooks: Hooks<C>
   core: Core<C>
   permits: Permits
   options: ResolvedOptions
+  watch: Watch
   /** Aborts when the pool stops waiting for anything that is under way. */
   stopping: AbortSignal
   /** The core has decided something: carry it out. */
@@ -28,27 +31,32 @@ interface DriverCallsDetails<C> {
 }
 
 /**
- * Everything a driver is asked to do, each call under its deadline, whatever the driver makes of it: throws, never
- * settles, settles late. What came of it is an event of the core.
+ * Everything a driver and the hooks are asked to do, each call under its deadline, whatever they make of it: throw,
+ * never settle, settle late. What came of it is an event of the core.
  */
 export class DriverCalls<C> {
   readonly #driver: Driver<C>
+  readonly #hooks: Hooks<C>
   readonly #core: Core<C>
   readonly #permits: Permits
   readonly #options: ResolvedOptions
   readonly #clock: ResolvedOptions['clock']
+  readonly #watch: Watch
   readonly #stopping: AbortSignal
   readonly #changed: () => void
   readonly #incurable: (error: ConnectError) => void
   readonly #leaseFirst: () => Promise<Lease<C> | undefined>
   readonly #reapings = new Set<Promise<boolean>>()
+  readonly #closings = new Map<Slot<C>, Promise<void>>()
 
   constructor(details: DriverCallsDetails<C>) {
     this.#driver = details.driver
+    this.#hooks = details.hooks
     this.#core = details.core
     this.#permits = details.permits
     this.#options = details.options
     this.#clock = details.options.clock
+    this.#watch = details.watch
     this.#stopping = details.stopping
     this.#changed = details.changed
     this.#incurable = details.incurable
@@ -60,27 +68,50 @@ export class DriverCalls<C> {
     if (slot.state === 'idle') this.#driver.unref?.(slot.connection as C)
   }
 
+  // ── Releasing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether a release has anything to wait for. */
+  needsReset(connection: C): boolean {
+    return this.#hooks.onRelease !== undefined || this.#isDirty(connection)
+  }
+
   /** Cleans the session between two leases. False if that failed or took too long. */
-  async reset(slot: Slot<C>, mode: 'auto' | 'full'): Promise<boolean> {
-    const connection = slot.connection as C
+  async reset(slot: Slot<C>): Promise<boolean> {
+    const connection = slot.permit.tag
+    const startedAt = this.#clock.now()
     try {
-      await withinDeadline((signal) => this.#driver.reset(connection, { mode, signal }), {
+      await withinDeadline((signal) => this.#clean(slot.connection as C, signal), {
         clock: this.#clock,
         ms: this.#options.resetTimeoutMs,
       })
-      return true
     } catch (cause) {
-      tell('millpond:reset-error', () => ({ pool: this.#options.name, connection: slot.permit.tag, cause }))
+      this.#watch.tell('millpond:reset-error', () => ({ connection, cause }))
       return false
     }
+    this.#watch.tell('millpond:reset', () => ({ connection, durationMs: this.#clock.now() - startedAt }))
+    return true
   }
+
+  async #clean(connection: C, signal: AbortSignal): Promise<void> {
+    const { onRelease } = this.#hooks
+    if (this.#isDirty(connection)) await this.#driver.reset(connection, { mode: this.#options.reset, signal })
+    if (onRelease && (await orAborted(onRelease(connection), signal)) === false) throw new Error('onRelease refused it')
+  }
+
+  #isDirty(connection: C): boolean {
+    const { reset } = this.#options
+    return reset !== 'none' && (this.#driver.needsReset?.(connection, reset) ?? true)
+  }
+
+  // ── Opening ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Connects; the core hears of the connection, or of the failure. */
   async open(slot: Slot<C>): Promise<void> {
+    const { tag } = slot.permit
     const startedAt = this.#clock.now()
     let connection: C
     try {
-      connection = await withinDeadline((signal) => this.#driver.open({ signal, tag: slot.permit.tag }), {
+      connection = await withinDeadline((signal) => this.#connect(tag, signal), {
         clock: this.#clock,
         ms: this.#options.connectTimeoutMs,
         signal: this.#stopping,
@@ -94,11 +125,7 @@ export class DriverCalls<C> {
       return this.#openFailed(slot, error)
     }
     const now = this.#clock.now()
-    tell('millpond:open', () => ({
-      pool: this.#options.name,
-      connection: slot.permit.tag,
-      durationMs: now - startedAt,
-    }))
+    this.#watch.tell('millpond:open', () => ({ connection: tag, durationMs: now - startedAt }))
     this.#permits.opened(slot.permit, this.#driver.identity(connection))
     this.#core.opened(slot, connection, now)
     this.#driver.onClose(connection, (cause) => {
@@ -110,81 +137,136 @@ export class DriverCalls<C> {
     this.#changed()
   }
 
+  async #connect(tag: string, signal: AbortSignal): Promise<C> {
+    const connection = await this.#driver.open({ signal, tag })
+    const { onOpen } = this.#hooks
+    if (!onOpen) return connection
+    try {
+      await orAborted(onOpen(connection), signal)
+      return connection
+    } catch (cause) {
+      const doubtful = await this.#driver.close(connection, signal).then(
+        () => false,
+        () => this.#driver.reap !== undefined,
+      )
+      throw new ConnectError(`onOpen failed: ${messageOf(cause)}`, { cause, doubtful })
+    }
+  }
+
   #openFailed(slot: Slot<C>, error: unknown): void {
-    const cause =
-      error instanceof DeadlineError
-        ? new ConnectError(`No connection within ${this.#options.connectTimeoutMs} ms`, {
-            doubtful: true,
-            cause: error,
-          })
-        : error
-    tell('millpond:connect-error', () => ({ pool: this.#options.name, cause }))
+    const late = `No connection within ${this.#options.connectTimeoutMs} ms`
+    const cause = error instanceof DeadlineError ? new ConnectError(late, { doubtful: true, cause: error }) : error
+    this.#watch.tell('millpond:connect-error', () => ({ cause }))
     this.#core.openFailed(slot, cause, this.#clock.now())
     if (cause instanceof ConnectError && !cause.retryable) this.#incurable(cause)
     this.#changed()
   }
 
-  /** One round trip on the way out. */
-  async ping(slot: Slot<C>): Promise<void> {
+  // ── On the way out ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A round trip where one is needed, and whoever may refuse the connection. */
+  async check(slot: Slot<C>, ping: boolean): Promise<void> {
     const connection = slot.connection as C
     this.#driver.ref?.(connection)
-    let alive = true
+    let failure: 'ping failed' | 'refused' | undefined
     try {
-      await withinDeadline((signal) => this.#driver.ping(connection, signal), {
-        clock: this.#clock,
-        ms: pingTimeoutMs,
-      })
+      if (ping) {
+        failure = 'ping failed'
+        await withinDeadline((signal) => this.#driver.ping(connection, signal), {
+          clock: this.#clock,
+          ms: pingTimeoutMs,
+        })
+      }
+      failure = (await this.#isRefused(slot)) ? 'refused' : undefined
     } catch (cause) {
-      alive = false
+      failure ??= 'refused'
       slot.note ??= cause
     }
-    this.#core.checked(slot, alive, this.#clock.now())
+    this.#core.checked(slot, failure, this.#clock.now())
     this.rest(slot)
     this.#changed()
   }
 
-  /** Closes, and waits for the other side to let go. */
-  async close(slot: Slot<C>): Promise<void> {
+  /** Asks within the deadline of whoever the connection is for. */
+  async #isRefused(slot: Slot<C>): Promise<boolean> {
+    const { onAcquire } = this.#hooks
+    if (!onAcquire) return false
+    const left = (slot.waiter?.deadlineAt ?? Infinity) - this.#clock.now()
+    const ms = Math.max(0, Math.min(left, longestAskMs))
+    const answer = await withinDeadline((signal) => orAborted(onAcquire(slot.connection as C), signal), {
+      clock: this.#clock,
+      ms,
+    })
+    return answer === false
+  }
+
+  // ── Closing ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Closes, and waits for the other side to let go, or for the doubt whether it has. */
+  close(slot: Slot<C>): Promise<void> {
+    const closing = this.#close(slot)
+    this.#closings.set(slot, closing)
+    return closing.finally(() => this.#closings.delete(slot))
+  }
+
+  /** The close of this connection that is under way. */
+  closing(slot: Slot<C>): Promise<void> | undefined {
+    return this.#closings.get(slot)
+  }
+
+  async #close(slot: Slot<C>): Promise<void> {
     const connection = slot.connection as C
-    tell('millpond:close', () => ({
-      pool: this.#options.name,
-      connection: slot.permit.tag,
-      reason: slot.closeReason ?? 'surplus',
-      cause: slot.note,
-    }))
+    const { tag } = slot.permit
+    const reason = slot.closeReason ?? 'surplus'
+    this.#watch.tell('millpond:close', () => ({ connection: tag, reason, cause: slot.note }))
     this.#driver.ref?.(connection)
-    const closed = (): void => {
-      this.#core.closed(slot)
-      this.#changed()
-    }
     try {
       await withinDeadline((signal) => this.#driver.close(connection, signal), {
         clock: this.#clock,
         ms: closeConnectionTimeoutMs,
         signal: this.#stopping,
-        late: closed,
+        late: () => this.#closed(slot),
       })
     } catch (cause) {
-      const mayReap = this.#driver.reap !== undefined
+      // A driver that cannot reap is taken at its word: what has settled is closed.
       const settled = !(cause instanceof DeadlineError)
-      if (!mayReap && settled) return closed()
-      tell('millpond:doubtful', () => ({ pool: this.#options.name, connection: slot.permit.tag, cause }))
+      if (!this.#driver.reap && settled) return this.#closed(slot)
+      this.#watch.tell('millpond:doubtful', () => ({ connection: tag, cause }))
       this.#core.inDoubt(slot)
       this.#changed()
       return
     }
-    closed()
+    this.#closed(slot)
   }
+
+  #closed(slot: Slot<C>): void {
+    if (slot.state !== 'closing') return
+    this.#core.closed(slot)
+    if (slot.connection !== undefined) this.#tellHook(slot)
+    this.#changed()
+  }
+
+  #tellHook(slot: Slot<C>): void {
+    const { onClose } = this.#hooks
+    if (!onClose) return
+    const failed = (cause: unknown): void => this.#watch.tell('millpond:hook-error', () => ({ hook: 'onClose', cause }))
+    try {
+      Promise.resolve(onClose(slot.connection as C, slot.closeReason ?? 'surplus')).catch(failed)
+    } catch (cause) {
+      failed(cause)
+    }
+  }
+
+  // ── Reaping ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Until somebody has made sure, or the pool leaves the permit to others. */
   async reapSlot(slot: Slot<C>): Promise<void> {
-    const identity = slot.connection === undefined ? undefined : this.#driver.identity(slot.connection)
+    const identity =
+      slot.connection === undefined
+        ? { pid: 0, secret: 0, tag: slot.permit.tag }
+        : this.#driver.identity(slot.connection)
     while (slot.state === 'closing' && !this.#stopping.aborted && this.#driver.reap) {
-      if (await this.reap(identity ?? { pid: 0, secret: 0, tag: slot.permit.tag })) {
-        this.#core.closed(slot)
-        this.#changed()
-        return
-      }
+      if (await this.reap(identity)) return this.#closed(slot)
       await new Promise<void>((resolve) => {
         this.#clock.setTimer(resolve, reapPauseMs, false)
       })
@@ -208,17 +290,16 @@ export class DriverCalls<C> {
     if (!driver.reap) return false
     const via = await this.#leaseFirst()
     try {
-      return await withinDeadline(
-        async (signal) => (await driver.reap?.(identity, { via: via?.connection, signal })) ?? false,
-        {
-          clock: this.#clock,
-          ms: reapTimeoutMs,
-          signal: this.#stopping,
-          keepAlive: false,
-        },
-      )
+      const reaping = async (signal: AbortSignal): Promise<boolean> =>
+        (await driver.reap?.(identity, { via: via?.connection, signal })) ?? false
+      return await withinDeadline(reaping, {
+        clock: this.#clock,
+        ms: reapTimeoutMs,
+        signal: this.#stopping,
+        keepAlive: false,
+      })
     } catch (cause) {
-      tell('millpond:doubtful', () => ({ pool: this.#options.name, connection: identity.tag, cause }))
+      this.#watch.tell('millpond:doubtful', () => ({ connection: identity.tag, cause }))
       return false
     } finally {
       await via?.release()

@@ -15,6 +15,15 @@ export class PoolError extends Error {
 /** What an acquire was waiting for when its time ran out. */
 export type AcquirePhase = 'queue' | 'permit' | 'connect' | 'ping'
 
+/** A lease that the caller of an acquire held already: it may have waited for itself. */
+export interface HeldLease {
+  /** The tag of its connection. */
+  readonly connection: string
+  readonly heldMs: number
+  /** The stack that acquired it, with `leakAfterMs`. */
+  readonly acquiredAt: string | undefined
+}
+
 /** An acquire met its deadline. `phase` and `stats` say what it was short of; `cause` is the last failure to connect. */
 export class AcquireTimeoutError extends PoolError {
   override readonly name = 'AcquireTimeoutError'
@@ -23,6 +32,8 @@ export class AcquireTimeoutError extends PoolError {
   readonly timeoutMs: number
   readonly stats: PoolStats
   readonly broker: BrokerStats | undefined
+  /** A lease of the same pool that its caller held, inside `use` or a transaction. */
+  readonly holds: HeldLease | undefined
 
   constructor(details: {
     phase: AcquirePhase
@@ -30,12 +41,16 @@ export class AcquireTimeoutError extends PoolError {
     timeoutMs: number
     stats: PoolStats
     cause?: unknown
+    holds?: HeldLease | undefined
   }) {
-    const { phase, timeoutMs, stats, cause } = details
+    const { phase, timeoutMs, stats, cause, holds } = details
+    const held = holds
+      ? `; its caller already holds a lease of "${stats.name}" (${holds.connection}, for ${Math.round(holds.heldMs)} ms): it may be waiting for itself`
+      : ''
     const failure = cause === undefined ? '' : `; the last attempt to connect failed: ${messageOf(cause)}`
     super(
       'ERR_ACQUIRE_TIMEOUT',
-      `Cannot acquire a connection from "${stats.name}" within ${timeoutMs} ms (phase: ${phase}): ${inWords(stats)}${failure}.`,
+      `Cannot acquire a connection from "${stats.name}" within ${timeoutMs} ms (phase: ${phase}): ${inWords(stats)}${held}${failure}.`,
       cause === undefined ? undefined : { cause },
     )
     this.phase = phase
@@ -43,6 +58,7 @@ export class AcquireTimeoutError extends PoolError {
     this.waitedMs = details.waitedMs
     this.stats = stats
     this.broker = stats.broker
+    this.holds = holds
   }
 }
 

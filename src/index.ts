@@ -12,7 +12,10 @@ export type { GenericPoolOptions, LimitOption, PoolOptions } from './options.ts'
 export type { Driver, Identity, ResetMode } from './driver.ts'
 export type { Clock, Timer } from './clock.ts'
 export type { BrokerStats, CloseReason, MemberStats, PoolStats } from './stats.ts'
-export type { Events } from './channels.ts'
+export type { Events, PoolEvent } from './watch.ts'
+export type { HistogramStats } from './histogram.ts'
+export { closeOnSignal } from './close-on-signal.ts'
+export type { CloseOnSignalOptions } from './close-on-signal.ts'
 export {
   AcquireTimeoutError,
   BrokerError,
@@ -27,4 +30,4 @@ export {
   TransactionOutcomeUnknownError,
   WorkerLostError,
 } from './errors.ts'
-export type { AcquirePhase, BrokerErrorCode, OptionError } from './errors.ts'
+export type { AcquirePhase, BrokerErrorCode, HeldLease, OptionError } from './errors.ts'

@@ -50,6 +50,12 @@ export class Lease<C> implements AsyncDisposable {
     return connection as C
   }
 
+  /** @internal Which connection it is of, since when, and where it was acquired if that was noted. */
+  get origin(): { tag: string; since: number; acquiredAt: string | undefined } {
+    const { permit, leasedAt, trace } = this.#slot
+    return { tag: permit.tag, since: leasedAt, acquiredAt: trace?.stack }
+  }
+
   /** Whether `release()` or `destroy()` has been called. */
   get released(): boolean {
     return this.#released

@@ -1,7 +1,9 @@
 import type { Clock } from './clock.ts'
 import { longestTimerMs, systemClock } from './clock.ts'
 import type { Driver, ResetMode } from './driver.ts'
+import type { CloseReason } from './stats.ts'
 import { optionRangeError, optionTypeError } from './errors.ts'
+import type { PoolEvent } from './watch.ts'
 
 /** A limit over all threads: the number of connections that all pools which join it may have together. */
 export type LimitOption = number | { readonly name?: string; readonly connections: number }
@@ -89,6 +91,19 @@ export interface PoolOptions {
   limit?: LimitOption
   /** The name of a broker that was made with `createBroker`, to be joined with the first use. */
   broker?: string
+  /**
+   * A lease that is held longer is reported, once, with the stack that acquired it: as the event `millpond:leak`, or
+   * as a warning of the process if nobody listens. Noting that stack costs some microseconds for each acquire.
+   * @default Infinity (off)
+   */
+  leakAfterMs?: number
+  /**
+   * Whether `stats()` tells how long leases are held.
+   * @default false
+   */
+  timings?: boolean
+  /** Gets every event of this pool, for those who do not want channels. */
+  log?: (event: PoolEvent) => void
   /** Where time comes from; for tests. Default: the system's monotonic clock. */
   clock?: Clock
 }
@@ -97,10 +112,44 @@ export interface PoolOptions {
 export interface GenericPoolOptions<C> extends PoolOptions {
   /** Opens, checks and closes the connections. */
   driver: Driver<C>
+  /**
+   * Configures a new connection before anybody gets it, within `connectTimeoutMs`. If it throws, the connection is
+   * closed, and that counts as a failure to connect.
+   */
+  onOpen?: (connection: C) => unknown
+  /**
+   * Looks at a connection before it is lent, within the acquire's deadline. False, or throwing, closes it; the acquire
+   * goes on with the next one.
+   */
+  onAcquire?: (connection: C) => unknown
+  /** Looks at a connection that was released and cleaned, within `resetTimeoutMs`. False, or throwing, closes it. */
+  onRelease?: (connection: C) => unknown
+  /** Hears of a connection whose end is certain. What it throws becomes an event. */
+  onClose?: (connection: C, reason: CloseReason) => unknown
+}
+
+/** The hooks of a pool, all optional. */
+export type Hooks<C> = Pick<GenericPoolOptions<C>, 'onOpen' | 'onAcquire' | 'onRelease' | 'onClose'>
+
+const hookNames = ['onOpen', 'onAcquire', 'onRelease', 'onClose'] as const
+
+/** Takes the hooks out of the options of a pool. */
+export function splitHooks<C>(options: Omit<GenericPoolOptions<C>, 'driver'>): { hooks: Hooks<C>; rest: PoolOptions } {
+  const rest: Record<string, unknown> = { ...options }
+  const hooks: Record<string, unknown> = {}
+  for (const name of hookNames) {
+    const hook = options[name]
+    delete rest[name]
+    if (hook === undefined) continue
+    if (typeof hook !== 'function') throw optionTypeError(name, `${name} must be a function: got ${shown(hook)}.`)
+    hooks[name] = hook
+  }
+  return { hooks, rest }
 }
 
 /** Options with every default filled in. */
-export type ResolvedOptions = Required<Omit<PoolOptions, 'limit' | 'broker'>> & {
+export type ResolvedOptions = Required<Omit<PoolOptions, 'limit' | 'broker' | 'log'>> & {
+  log: ((event: PoolEvent) => void) | undefined
   limit: { readonly name: string; readonly connections: number } | undefined
   broker: string | undefined
 }
@@ -128,6 +177,9 @@ export const poolOptionNames: ReadonlySet<string> = new Set<keyof PoolOptions>([
   'closeTimeoutMs',
   'limit',
   'broker',
+  'leakAfterMs',
+  'timings',
+  'log',
   'clock',
 ])
 
@@ -172,6 +224,9 @@ export function resolveOptions(options: PoolOptions): ResolvedOptions {
     closeTimeoutMs: duration('closeTimeoutMs', options.closeTimeoutMs, 10_000, { endless: true }),
     limit: limit(options.limit),
     broker: text('broker', options.broker),
+    leakAfterMs: duration('leakAfterMs', options.leakAfterMs, Infinity, { from: 1, endless: true }),
+    timings: flag('timings', options.timings),
+    log: options.log === undefined ? undefined : fn('log', options.log),
     clock: options.clock ?? systemClock,
   }
 }
@@ -241,6 +296,16 @@ function oneOf<const T extends string>(option: string, value: unknown, allowed: 
     throw optionTypeError(option, `${option} must be one of '${allowed.join("', '")}': got ${shown(value)}.`)
   }
   return found
+}
+
+function flag(option: string, value: unknown): boolean {
+  if (value === undefined || typeof value === 'boolean') return value ?? false
+  throw optionTypeError(option, `${option} must be true or false: got ${shown(value)}.`)
+}
+
+function fn<F>(option: string, value: F): F {
+  if (typeof value === 'function') return value
+  throw optionTypeError(option, `${option} must be a function: got ${shown(value)}.`)
 }
 
 // An object is shown by its kind alone: it might hold a password.

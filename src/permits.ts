@@ -65,6 +65,8 @@ export interface Permits {
   closing(permit: Permit): void
   /** The server has let the connection go (or there never was one): the permit is free again. */
   give(permit: Permit): void
+  /** The pool is to keep so many connections from now on. Throws (`BrokerError`) if there is no room for them. */
+  resized?(min: number): void
   /** The pool is closed. Permits still out (connections in doubt) are left for others to reap. */
   leave(): void
   /** The numbers of all who share the limit, where it is shared. */

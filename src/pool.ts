@@ -1,7 +1,6 @@
 import { Acquire } from './acquire.ts'
 import { limitPermits } from './broker/limit.ts'
 import { joinBroker } from './broker/member.ts'
-import { tell } from './channels.ts'
 import type { Clock, Timer } from './clock.ts'
 import { Core } from './core.ts'
 import type { Action } from './core.ts'
@@ -10,14 +9,19 @@ import type { Deferred } from './deferred.ts'
 import type { Driver } from './driver.ts'
 import { DriverCalls, closeConnectionTimeoutMs } from './driver-calls.ts'
 import { AcquireTimeoutError, optionTypeError } from './errors.ts'
+import type { AcquirePhase } from './errors.ts'
+import { heldBy, whileHolding } from './holding.ts'
+import type { Holding } from './holding.ts'
 import { Lease } from './lease.ts'
 import type { Lessor } from './lease.ts'
-import { duration, resolveOptions } from './options.ts'
-import type { GenericPoolOptions, ResolvedOptions } from './options.ts'
+import { duration, resolveOptions, splitHooks } from './options.ts'
+import type { GenericPoolOptions, Hooks, ResolvedOptions } from './options.ts'
+import { CoreUser } from './permit-user.ts'
 import { LocalPermits } from './permits.ts'
-import type { Permits, PermitUser } from './permits.ts'
+import type { Permits } from './permits.ts'
 import type { Slot } from './slot.ts'
 import type { PoolStats } from './stats.ts'
+import { Watch } from './watch.ts'
 import type { Waiter } from './waiters.ts'
 
 /** What one acquire may say for itself. */
@@ -48,10 +52,13 @@ const done: Promise<void> = Promise.resolve()
  */
 export class Pool<C> implements AsyncDisposable {
   readonly #driver: Driver<C>
+  readonly #hooks: Hooks<C>
   readonly #options: ResolvedOptions
   readonly #clock: Clock
   readonly #permits: Permits
   readonly #core: Core<C>
+  readonly #user: CoreUser<C>
+  readonly #watch: Watch
   readonly #calls: DriverCalls<C>
   readonly #lessor: Lessor<C>
   /** Aborted when the pool stops waiting for anything that is under way. */
@@ -68,17 +75,22 @@ export class Pool<C> implements AsyncDisposable {
 
   /** Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'` for an option that is not known or not possible. */
   constructor(options: GenericPoolOptions<C>) {
-    const { driver, ...rest } = options
+    const { driver, ...others } = options
     if (typeof driver !== 'object' || driver === null) {
       throw optionTypeError('driver', 'driver must be an object that implements Driver.')
     }
     this.#driver = driver
+    const { hooks, rest } = splitHooks<C>(others)
+    this.#hooks = hooks
     this.#options = resolveOptions(rest)
+    this.#watch = new Watch(this.#options.name, this.#options.log)
     this.#clock = this.#options.clock
     this.#permits = permitsFor(this.#options)
-    this.#core = new Core<C>(this.#options, this.#permits)
+    this.#core = new Core<C>({ ...this.#options, checkAlways: hooks.onAcquire !== undefined }, this.#permits)
     this.#calls = new DriverCalls<C>({
       driver,
+      hooks,
+      watch: this.#watch,
       core: this.#core,
       permits: this.#permits,
       options: this.#options,
@@ -86,6 +98,11 @@ export class Pool<C> implements AsyncDisposable {
       changed: () => this.#act(true),
       incurable: (error) => this.#failOpeners(error),
       leaseFirst: () => this.#leaseFirst(),
+    })
+    this.#user = new CoreUser<C>(this.#core, this.#clock, {
+      settled: () => this.#act(false),
+      refuse: (error) => this.#refuse(error),
+      reap: (identity) => this.#calls.reap(identity),
     })
     this.#lessor = {
       name: this.#options.name,
@@ -106,7 +123,7 @@ export class Pool<C> implements AsyncDisposable {
   async open(): Promise<void> {
     this.#enrol()
     if (this.#core.refusal) throw this.#core.refusal
-    if (this.#core.living >= this.#options.min) return
+    if (this.#core.living >= this.#core.min) return
     const opener = deferred<void>()
     const startedAt = this.#clock.now()
     const { acquireTimeoutMs: timeoutMs } = this.#options
@@ -147,22 +164,25 @@ export class Pool<C> implements AsyncDisposable {
     try {
       this.#enrol()
       options.signal?.throwIfAborted()
-      const now = this.#clock.now()
-      const slot = this.#core.take(now)
-      if (slot) return Promise.resolve(this.#lend(slot))
-      return this.#queue(options, now)
+      const slot = this.#hooks.onAcquire ? undefined : this.#core.take(this.#coarseNow())
+      if (slot) return Promise.resolve(this.#lend(slot, 0, this.#trace()))
+      return this.#queue(options, this.#clock.now())
     } catch (error) {
       return Promise.reject(error)
     }
   }
 
-  /** An idle connection that can be lent as it is, or undefined. Never waits and never overtakes anybody who does. */
+  /**
+   * An idle connection that can be lent as it is, or undefined. Never waits and never overtakes anybody who does; lends
+   * nothing that needs a ping, or that an `onAcquire` takes its time to look at.
+   */
   tryAcquire(): Lease<C> | undefined {
     this.#enrol()
     if (this.#core.refusal) throw this.#core.refusal
-    const slot = this.#core.take(this.#clock.now())
-    if (slot) return this.#lend(slot)
-    if (this.#core.actions.length > 0) this.#act(false)
+    let slot = this.#core.take(this.#coarseNow())
+    while (slot && !this.#isWelcome(slot)) slot = this.#core.take(this.#coarseNow())
+    if (slot) return this.#lend(slot, 0, this.#trace())
+    if (this.#core.actions.length > 0) this.#act(true)
     return undefined
   }
 
@@ -170,10 +190,37 @@ export class Pool<C> implements AsyncDisposable {
   async use<R>(fn: (connection: C, lease: Lease<C>) => R | PromiseLike<R>, options?: AcquireOptions): Promise<R> {
     const lease = await this.acquire(options)
     try {
-      return await fn(lease.connection, lease)
+      return await whileHolding(this.#holdingOf(lease), () => fn(lease.connection, lease))
     } finally {
       await lease.release()
     }
+  }
+
+  /** Gives idle connections above `min` back now, and waits until they are closed: before a long synchronous stretch. */
+  async releaseIdle(): Promise<void> {
+    const slots = this.#core.releaseIdle()
+    this.#act(true)
+    await Promise.all(slots.map((slot) => this.#calls.closing(slot)))
+  }
+
+  /** Retires every connection of today, for new credentials or after a failover: idle ones now, leased ones on release. */
+  evict(): void {
+    this.#watch.tell('millpond:evict', () => ({ connections: this.#core.living }))
+    this.#core.evict()
+    this.#act(true)
+  }
+
+  /**
+   * New bounds. Takes no lease away: what is too much by now closes as it comes back. Throws `ERR_OPTION` for bounds
+   * that cannot be, `ERR_BROKER_MISMATCH` for a `min` that the shared limit has no room for.
+   */
+  resize({ min = this.#core.min, max = this.#core.max }: { min?: number; max?: number }): void {
+    const { maxIdle } = this.#options
+    // A `maxIdle` below the old `max` was meant; one that is equal to it just followed.
+    const bounds = resolveOptions({ name: this.name, min, max, maxIdle: maxIdle < this.#options.max ? Math.max(min, Math.min(maxIdle, max)) : max })
+    if (this.#enrolled) this.#permits.resized?.(bounds.min)
+    this.#core.resize(bounds)
+    this.#act(true)
   }
 
   /** A snapshot; cheap enough for every request. */
@@ -207,50 +254,102 @@ export class Pool<C> implements AsyncDisposable {
     if (this.#options.min > 0) this.#act(true)
   }
 
-  #lend(slot: Slot<C>): Lease<C> {
+  #lend(slot: Slot<C>, waitedMs: number, trace: Error | undefined): Lease<C> {
+    slot.trace = trace
     this.#driver.ref?.(slot.connection as C)
+    if (this.#watch.hears('millpond:acquire')) {
+      slot.leasedAt = this.#clock.now()
+      this.#watch.tell('millpond:acquire', () => ({ connection: slot.permit.tag, waitedMs }))
+    }
     if (this.#core.actions.length > 0) this.#act(false)
     return new Lease(this.#lessor, slot)
   }
 
+  /** Where an acquire comes from, while leaks are looked for. */
+  #trace(): Error | undefined {
+    return this.#options.leakAfterMs === Infinity ? undefined : new Error('acquired here')
+  }
+
+  /** The idle path reads no clock of its own, unless somebody wants to know how long leases are held. */
+  #coarseNow(): number {
+    return this.#options.timings ? this.#clock.now() : (this.#clock.coarse?.() ?? this.#clock.now())
+  }
+
+  /** Whether `onAcquire` lets it pass at once. One that it takes its time over is somebody else's, or idle, afterwards. */
+  #isWelcome(slot: Slot<C>): boolean {
+    const { onAcquire } = this.#hooks
+    if (!onAcquire) return true
+    let answer: unknown
+    try {
+      answer = onAcquire(slot.connection as C)
+    } catch (cause) {
+      slot.note = cause
+      answer = false
+    }
+    if (answer === false) this.#core.destroy(slot, 'refused')
+    else if (isPromise(answer)) {
+      this.#core.resetting(slot)
+      const settle = (refused: boolean): void => {
+        if (refused) this.#core.destroy(slot, 'refused')
+        this.#released(slot)
+        this.#act(true)
+      }
+      answer.then(
+        (value) => settle(value === false),
+        () => settle(true),
+      )
+    } else return true
+    return false
+  }
+
+  #holdingOf(lease: Lease<C>): Omit<Holding, 'outer'> {
+    const { tag, since, acquiredAt } = lease.origin
+    return { pool: this, connection: tag, since, acquiredAt, holds: () => !lease.released }
+  }
+
   #queue(options: AcquireOptions, now: number, first = false): Promise<Lease<C>> {
     const timeoutMs = duration('timeoutMs', options.timeoutMs, this.#options.acquireTimeoutMs, { endless: true })
+    const trace = this.#trace()
     const acquire = new Acquire<C>({
       clock: this.#clock,
       now,
       timeoutMs,
       signal: options.signal,
-      lend: (slot) => this.#lend(slot),
-      timeOut: (waiter) => this.#timeOut(waiter, timeoutMs),
+      lend: (slot, waitedMs) => this.#lend(slot, waitedMs, trace),
+      timeOut: (waiter, held) => this.#timeOut(waiter, timeoutMs, held),
       abort: (waiter) => {
         if (this.#core.abort(waiter)) this.#act(true)
       },
+      held: heldBy(this),
     })
     this.#core.wait(acquire.waiter, now, first)
     this.#act(true)
     // A ping, too, is something that can be had now; only its own deadline bounds it.
-    if (timeoutMs === 0 && acquire.waiter.deque !== undefined) this.#timeOut(acquire.waiter, 0)
+    if (timeoutMs === 0 && acquire.waiter.deque !== undefined) this.#timeOut(acquire.waiter, 0, undefined)
     else acquire.arm()
     return acquire.promise
   }
 
-  #timeOut(waiter: Waiter<Slot<C>>, timeoutMs: number): void {
-    const phase = this.#core.phaseOf(waiter)
-    const error = this.#timeoutError(phase, waiter.queuedAt, timeoutMs)
-    if (!this.#core.timeOut(waiter)) return
+  #timeOut(waiter: Waiter<Slot<C>>, timeoutMs: number, held: Holding | undefined): void {
+    if (waiter.state !== 'waiting') return
+    const error = this.#timeoutError(this.#core.phaseOf(waiter), waiter.queuedAt, timeoutMs, held)
+    this.#core.timeOut(waiter)
     waiter.answer.fail(error)
     this.#act(true)
   }
 
-  #timeoutError(phase: AcquireTimeoutError['phase'], since: number, timeoutMs: number): AcquireTimeoutError {
+  #timeoutError(phase: AcquirePhase, since: number, timeoutMs: number, held?: Holding): AcquireTimeoutError {
     const waitedMs = this.#clock.now() - since
-    tell('millpond:timeout', () => ({ pool: this.name, phase, waitedMs }))
+    this.#watch.tell('millpond:timeout', () => ({ phase, waitedMs }))
     return new AcquireTimeoutError({
       phase,
       waitedMs,
       timeoutMs,
       stats: this.stats(),
       cause: this.#core.connectFailure,
+      holds: held?.holds()
+        ? { connection: held.connection, heldMs: this.#clock.now() - held.since, acquiredAt: held.acquiredAt }
+        : undefined,
     })
   }
 
@@ -259,26 +358,29 @@ export class Pool<C> implements AsyncDisposable {
   #release(slot: Slot<C>, uses: number): Promise<void> {
     if (!this.#core.isLeased(slot, uses)) return done
     const connection = slot.connection as C
-    const { reset: mode } = this.#options
+    if (this.#watch.hears('millpond:release')) {
+      const heldMs = this.#clock.now() - slot.leasedAt
+      this.#watch.tell('millpond:release', () => ({ connection: slot.permit.tag, heldMs }))
+    }
     if (this.#driver.isBroken(connection)) {
       this.#core.destroy(slot, 'broken')
       this.#act(true)
       return done
     }
-    if (mode !== 'none' && (this.#driver.needsReset?.(connection, mode) ?? true)) return this.#reset(slot, mode)
+    if (this.#calls.needsReset(connection)) return this.#reset(slot)
     this.#released(slot)
     return done
   }
 
   #released(slot: Slot<C>): void {
-    this.#core.released(slot, this.#clock.now())
+    this.#core.released(slot, this.#coarseNow())
     this.#calls.rest(slot)
     if (this.#core.actions.length > 0 || this.#permits.unsettled) this.#act(true)
   }
 
-  async #reset(slot: Slot<C>, mode: 'auto' | 'full'): Promise<void> {
+  async #reset(slot: Slot<C>): Promise<void> {
     this.#core.resetting(slot)
-    if (await this.#calls.reset(slot, mode)) return this.#released(slot)
+    if (await this.#calls.reset(slot)) return this.#released(slot)
     this.#core.destroy(slot, 'reset failed')
     this.#act(true)
   }
@@ -292,45 +394,6 @@ export class Pool<C> implements AsyncDisposable {
   }
 
   // ── Doing what the core and the permits have decided ───────────────────────────────────────────────────────────
-
-  /** What the permits may ask of this pool. */
-  readonly #user: PermitUser = this.#permitUser()
-
-  #permitUser(): PermitUser {
-    // oxlint-disable-next-line no-this-alias -- getters have a `this` of their own
-    const pool = this
-    return {
-      get min() {
-        return pool.#core.min
-      },
-      get waiting() {
-        return pool.#core.waiting
-      },
-      get oldestWaiterAt() {
-        return pool.#core.oldestWaiterAt
-      },
-      get opening() {
-        return pool.#core.opening
-      },
-      get living() {
-        return pool.#core.living
-      },
-      get idle() {
-        return pool.#core.idle
-      },
-      get oldestIdleAt() {
-        return pool.#core.oldestIdleAt
-      },
-      get lacking() {
-        return pool.#core.lacking(pool.#clock.now())
-      },
-      open: (permit) => pool.#core.open(permit),
-      retireIdle: () => pool.#core.retireIdle(),
-      settled: () => pool.#act(false),
-      refuse: (error) => pool.#refuse(error),
-      reap: (identity) => pool.#calls.reap(identity),
-    }
-  }
 
   /**
    * Carries out every decision, and those that come of it. Driver calls may call back at once; the outermost round
@@ -354,7 +417,7 @@ export class Pool<C> implements AsyncDisposable {
     }
     this.#retryLater()
     this.#sweepLater()
-    if (this.#openers.size > 0 && this.#core.living >= this.#options.min) {
+    if (this.#openers.size > 0 && this.#core.living >= this.#core.min) {
       for (const opener of this.#openers) opener.resolve()
     }
     const left = this.#core.size - (this.#leavesDoubts ? this.#core.doubtful : 0)
@@ -369,8 +432,8 @@ export class Pool<C> implements AsyncDisposable {
         return action.waiter.answer.fail(action.error)
       case 'open':
         return void this.#calls.open(action.slot)
-      case 'ping':
-        return void this.#calls.ping(action.slot)
+      case 'check':
+        return void this.#calls.check(action.slot, action.ping)
       case 'close':
         return void this.#calls.close(action.slot)
       case 'reap':
@@ -418,8 +481,8 @@ export class Pool<C> implements AsyncDisposable {
       return
     }
     if (this.#sweepTimer) return
-    const { idleTimeoutMs, maxLifetimeMs } = this.#options
-    const every = Math.max(10, Math.min(idleTimeoutMs, maxLifetimeMs) / 4)
+    const { idleTimeoutMs, maxLifetimeMs, leakAfterMs } = this.#options
+    const every = Math.max(10, Math.min(idleTimeoutMs, maxLifetimeMs, leakAfterMs) / 4)
     if (every === Infinity) return
     const dueAt = this.#clock.now() + every
     this.#sweepTimer = this.#clock.setTimer(
@@ -427,10 +490,20 @@ export class Pool<C> implements AsyncDisposable {
         this.#sweepTimer = undefined
         const now = this.#clock.now()
         this.#core.sweep(now, now - dueAt > every / 2)
+        for (const slot of this.#core.leaks(now, leakAfterMs)) this.#reportLeak(slot, now)
         this.#act(true)
       },
       every,
       false,
+    )
+  }
+
+  #reportLeak(slot: Slot<C>, now: number): void {
+    const leak = { connection: slot.permit.tag, heldMs: now - slot.leasedAt, acquiredAt: slot.trace?.stack }
+    if (this.#watch.hears('millpond:leak')) return this.#watch.tell('millpond:leak', () => leak)
+    process.emitWarning(
+      `A lease of "${this.name}" (${leak.connection}) is held for ${Math.round(leak.heldMs)} ms: ${leak.acquiredAt}`,
+      'MillpondWarning',
     )
   }
 
@@ -468,4 +541,8 @@ export class Pool<C> implements AsyncDisposable {
 function permitsFor({ limit, broker, clock }: ResolvedOptions): Permits {
   if (limit) return limitPermits({ limit, clock })
   return broker === undefined ? new LocalPermits() : joinBroker({ name: broker, clock })
+}
+
+function isPromise(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value
 }

@@ -5,19 +5,19 @@ import type { Waiter } from './waiters.ts'
 
 // Legal moves:
 //
-//   opening    the driver is connecting                         → idle, leased, closing, gone (nothing was opened)
+//   opening    the driver is connecting                         → idle, checking, leased, closing, gone (none was opened)
 //   idle       may be lent                                      → checking, leased, closing
-//   checking   being pinged on the way out, or lent to a reaper → idle, leased, closing
-//   leased     with a user                                      → idle, leased, resetting, closing
-//   resetting  being cleaned on the way in                      → idle, leased, closing
+//   checking   being looked at on the way out                   → idle, leased, closing
+//   leased     with a user                                      → idle, checking, leased, resetting, closing
+//   resetting  being cleaned on the way in                      → idle, checking, leased, closing
 //   closing    until the server has let go                      → gone
 //   gone       the permit has been given back
 const moves: Readonly<Record<SlotState, readonly SlotState[]>> = {
-  opening: ['idle', 'leased', 'closing', 'gone'],
+  opening: ['idle', 'checking', 'leased', 'closing', 'gone'],
   idle: ['checking', 'leased', 'closing'],
   checking: ['idle', 'leased', 'closing'],
-  leased: ['idle', 'leased', 'resetting', 'closing'],
-  resetting: ['idle', 'leased', 'closing'],
+  leased: ['idle', 'checking', 'leased', 'resetting', 'closing'],
+  resetting: ['idle', 'checking', 'leased', 'closing'],
   closing: ['gone'],
   gone: [],
 }
@@ -45,6 +45,10 @@ export class Slot<C> implements Linked<Slot<C>> {
   /** Leases so far; tells a lease whether the slot is still its own. */
   uses = 0
   leasedAt = 0
+  /** Where it was acquired, while leaks are looked for. */
+  trace: Error | undefined
+  /** Reported as a leak already. */
+  leaked = false
   /** While checking: whom the connection is for. Undefined if the waiter has left meanwhile. */
   waiter: Waiter<Slot<C>> | undefined
   /** From closing on. */

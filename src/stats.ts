@@ -1,3 +1,5 @@
+import type { HistogramStats } from './histogram.ts'
+
 /** Why a connection was closed. */
 export type CloseReason =
   | 'idle'
@@ -6,6 +8,7 @@ export type CloseReason =
   | 'evicted'
   | 'broken'
   | 'ping failed'
+  | 'refused'
   | 'reset failed'
   | 'destroyed'
   | 'revoked'
@@ -38,8 +41,18 @@ export interface PoolStats {
   readonly longestWaitMs: number
   readonly timeouts: number
   readonly aborted: number
+  /** Refused at once: queue full, pool closed, no broker … */
+  readonly refused: number
   readonly opens: number
   readonly openFailures: number
+  /** Connections that came back broken, or that could not be reset. */
+  readonly badReturns: number
+  /** Leases held longer than `leakAfterMs`. */
+  readonly leaks: number
+  /** How long acquires waited that had to wait; how long opening took; how long leases were held, with `timings`. */
+  readonly waits: HistogramStats
+  readonly openings: HistogramStats
+  readonly uses: HistogramStats | undefined
   readonly closes: Readonly<Record<CloseReason, number>>
   /** The broker's numbers, where the pool shares a limit. */
   readonly broker: BrokerStats | undefined

@@ -7,7 +7,7 @@ import type { Run, RunOptions } from './modules.ts'
 import { checkOptions } from './options.ts'
 import type { ServiceOptions } from './options.ts'
 import { ServerThread } from './servers.ts'
-import { onSignals } from './signals.ts'
+import { onSignals } from '../signals.ts'
 import { TaskWorkers } from './tasks.ts'
 import type { ThreadData } from './thread.ts'
 

@@ -19,6 +19,9 @@ const options: CoreOptions = {
   order: 'lifo',
   maxWaiting: Infinity,
   maxLifetimeMs: 1_000,
+  idleTimeoutMs: 400,
+  maxUses: Infinity,
+  timings: false,
   pingAfterIdleMs: 100,
 }
 
@@ -78,7 +81,7 @@ class Bench {
     while (this.core.lacking(this.now) > 0) {
       const permit = this.permits.take()
       if (!permit) break
-      this.core.open(permit)
+      this.core.open(permit, this.now)
     }
     for (const action of this.core.actions.splice(0)) this.perform(action)
     this.core.assertInvariants()
@@ -89,7 +92,7 @@ class Bench {
     switch (action.do) {
       case 'open':
         return void this.opening.push(action.slot)
-      case 'ping':
+      case 'check':
         return void this.pinging.push(action.slot)
       case 'close':
         return void this.closing.push(action.slot)
@@ -251,7 +254,7 @@ describe('Core', () => {
               }
             } else if (kind === 'ping ok' || kind === 'ping failed') {
               const slot = pick(bench.pinging, index)
-              if (slot) core.checked(slot, kind === 'ping ok', bench.now)
+              if (slot) core.checked(slot, kind === 'ping ok' ? undefined : 'ping failed', bench.now)
             } else if (kind === 'abort' || kind === 'time out') {
               const waiter = pick(bench.waiting, index)
               if (waiter) void (kind === 'abort' ? core.abort(waiter) : core.timeOut(waiter))
@@ -280,7 +283,7 @@ describe('Core', () => {
           for (let slot = pick(bench.opening, 0); slot; slot = pick(bench.opening, 0))
             core.openFailed(slot, new Error(), bench.now)
           for (let slot = pick(bench.pinging, 0); slot; slot = pick(bench.pinging, 0))
-            core.checked(slot, true, bench.now)
+            core.checked(slot, undefined, bench.now)
           for (const slot of bench.leased) core.released(slot, bench.now)
           for (const slot of resetting) core.released(slot, bench.now)
           bench.settle()

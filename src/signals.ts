@@ -4,7 +4,7 @@ import { constants } from 'node:os'
  * Closes on the first of these signals and ends the process when that is done; a second one ends it at once.
  * Returns what takes the listeners away again.
  */
-export function onSignals(signals: readonly NodeJS.Signals[], close: () => Promise<void>): () => void {
+export function onSignals(signals: readonly NodeJS.Signals[], close: () => Promise<unknown>): () => void {
   let seen = false
   const listener = (signal: NodeJS.Signals): void => {
     // oxlint-disable-next-line no-process-exit -- this is what a signal asks for

@@ -1,0 +1,99 @@
+import { channel } from 'node:diagnostics_channel'
+import type { Channel } from 'node:diagnostics_channel'
+import { debuglog } from 'node:util'
+import { messageOf } from './errors.ts'
+
+/**
+ * What happens in this thread's pools. Each event goes to its channel of `node:diagnostics_channel`, to the option
+ * `log`, and with `NODE_DEBUG=millpond` to standard error; nothing is made up for nobody. Failures that no caller
+ * waits for are told here and nowhere else.
+ *
+ * `connection` is the tag that the server shows; times are milliseconds.
+ */
+export interface Events {
+  /** A connection is open. */
+  'millpond:open': { connection: string; durationMs: number }
+  /** An attempt to connect failed. */
+  'millpond:connect-error': { cause: unknown }
+  /** A lease begins … */
+  'millpond:acquire': { connection: string; waitedMs: number }
+  /** … and ends. */
+  'millpond:release': { connection: string; heldMs: number }
+  /** A session was cleaned between two leases … */
+  'millpond:reset': { connection: string; durationMs: number }
+  /** … or could not be. */
+  'millpond:reset-error': { connection: string; cause: unknown }
+  /** A connection begins to close. */
+  'millpond:close': { connection: string; reason: string; cause: unknown }
+  /** The end of a connection was not seen: it counts until it has been reaped. */
+  'millpond:doubtful': { connection: string; cause: unknown }
+  /** All connections of this moment are to be replaced. */
+  'millpond:evict': { connections: number }
+  /** An acquire met its deadline. */
+  'millpond:timeout': { phase: string; waitedMs: number }
+  /** A lease is held longer than `leakAfterMs`. */
+  'millpond:leak': { connection: string; heldMs: number; acquiredAt: string | undefined }
+  /** A hook threw where nobody waits for it. */
+  'millpond:hook-error': { hook: string; cause: unknown }
+}
+
+/** An event as `log` gets it, and as its channel does. */
+export type PoolEvent = { [K in keyof Events]: { readonly type: K; readonly pool: string } & Readonly<Events[K]> }[keyof Events]
+
+const channels: { readonly [K in keyof Events]: Channel } = {
+  'millpond:open': channel('millpond:open'),
+  'millpond:connect-error': channel('millpond:connect-error'),
+  'millpond:acquire': channel('millpond:acquire'),
+  'millpond:release': channel('millpond:release'),
+  'millpond:reset': channel('millpond:reset'),
+  'millpond:reset-error': channel('millpond:reset-error'),
+  'millpond:close': channel('millpond:close'),
+  'millpond:doubtful': channel('millpond:doubtful'),
+  'millpond:evict': channel('millpond:evict'),
+  'millpond:timeout': channel('millpond:timeout'),
+  'millpond:leak': channel('millpond:leak'),
+  'millpond:hook-error': channel('millpond:hook-error'),
+}
+
+const debug = debuglog('millpond')
+
+/** Tells whoever listens what happens in one pool. */
+export class Watch {
+  readonly #pool: string
+  readonly #log: ((event: PoolEvent) => void) | undefined
+
+  constructor(pool: string, log: ((event: PoolEvent) => void) | undefined) {
+    this.#pool = pool
+    this.#log = log
+  }
+
+  /** Whether anybody would hear this event. */
+  hears(type: keyof Events): boolean {
+    return channels[type].hasSubscribers || this.#log !== undefined || debug.enabled
+  }
+
+  /** `make` is called only if somebody listens. */
+  tell<K extends keyof Events>(type: K, make: () => Events[K]): void {
+    if (!this.hears(type)) return
+    const event = { type, pool: this.#pool, ...make() } as unknown as PoolEvent
+    if (channels[type].hasSubscribers) channels[type].publish(event)
+    if (debug.enabled) debug(inWords(event))
+    try {
+      this.#log?.(event)
+    } catch (error) {
+      process.emitWarning(`The log of pool "${this.#pool}" threw: ${messageOf(error)}`, 'MillpondWarning')
+    }
+  }
+}
+
+/** `pool-1: closed mp1ab-0-3 (idle)` */
+function inWords({ type, pool, ...details }: PoolEvent): string {
+  const words = Object.entries(details)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => {
+      if (name === 'connection') return String(value)
+      if (name.endsWith('Ms')) return `${name.slice(0, -2)}=${Math.round(Number(value) * 10) / 10}ms`
+      return `${name}=${messageOf(value)}`
+    })
+  return [`${pool}:`, type.slice('millpond:'.length), ...words].join(' ')
+}
