@@ -22,7 +22,17 @@ export type Action<C> =
 
 export type CoreOptions = Pick<
   ResolvedOptions,
-  'name' | 'min' | 'max' | 'maxIdle' | 'order' | 'maxWaiting' | 'maxLifetimeMs' | 'idleTimeoutMs' | 'maxUses' | 'pingAfterIdleMs' | 'timings'
+  | 'name'
+  | 'min'
+  | 'max'
+  | 'maxIdle'
+  | 'order'
+  | 'maxWaiting'
+  | 'maxLifetimeMs'
+  | 'idleTimeoutMs'
+  | 'maxUses'
+  | 'pingAfterIdleMs'
+  | 'timings'
 > & {
   /** Every connection is looked at before it is lent. */
   readonly checkAlways?: boolean
@@ -220,7 +230,8 @@ export class Core<C> {
     slot.provenAt = now
     if (failure) {
       // A new one that is of no use is as good as none: the next one is not opened at once for ever.
-      if (slot.uses === 0) this.#backoff.failed(slot.note ?? new Error(`a new connection was of no use: ${failure}`), slot.round, now)
+      if (slot.uses === 0)
+        this.#backoff.failed(slot.note ?? new Error(`a new connection was of no use: ${failure}`), slot.round, now)
       this.#retire(slot, failure)
       if (waits) this.#again(waiter, now)
       return
@@ -464,7 +475,8 @@ export class Core<C> {
       this.#slots.unclosed > this.#max && this.#idle.size > 0 && 'idle connections beyond max',
       this.#idle.size > 0 && this.#waiters.size > 0 && 'somebody waits beside an idle connection',
       !this.#slots.isSound && 'the counts do not fit the states',
-      (idle.length !== this.#slots.count('idle') || idle.some((slot) => slot.state !== 'idle')) && 'idle is not what is idle',
+      (idle.length !== this.#slots.count('idle') || idle.some((slot) => slot.state !== 'idle')) &&
+        'idle is not what is idle',
       this.#phase !== 'open' && (this.#waiters.size > 0 || idle.length > 0) && 'a closed pool waits or idles',
       (this.#phase === 'closed') !== (this.#phase !== 'open' && this.#slots.size === 0) && 'closed is not empty',
     ].filter((problem) => problem !== false)

@@ -209,9 +209,9 @@ export class DriverCalls<C> {
     return closing.finally(() => this.#closings.delete(slot))
   }
 
-  /** The close of this connection that is under way. */
-  closing(slot: Slot<C>): Promise<void> | undefined {
-    return this.#closings.get(slot)
+  /** Resolves when the close of this connection that is under way has come to an end, or to a doubt. */
+  closing(slot: Slot<C>): Promise<void> {
+    return this.#closings.get(slot) ?? Promise.resolve()
   }
 
   async #close(slot: Slot<C>): Promise<void> {

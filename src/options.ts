@@ -39,7 +39,8 @@ export interface PoolOptions {
    */
   acquireTimeoutMs?: number
   /**
-   * An acquire that finds so many in the queue fails at once with a `QueueFullError`.
+   * An acquire that finds so many in the queue fails at once with a `QueueFullError`. Who waits for a connection to open
+   * is in the queue, too: with 0, only idle connections are ever lent.
    * @default Infinity
    */
   maxWaiting?: number

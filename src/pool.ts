@@ -217,7 +217,12 @@ export class Pool<C> implements AsyncDisposable {
   resize({ min = this.#core.min, max = this.#core.max }: { min?: number; max?: number }): void {
     const { maxIdle } = this.#options
     // A `maxIdle` below the old `max` was meant; one that is equal to it just followed.
-    const bounds = resolveOptions({ name: this.name, min, max, maxIdle: maxIdle < this.#options.max ? Math.max(min, Math.min(maxIdle, max)) : max })
+    const bounds = resolveOptions({
+      name: this.name,
+      min,
+      max,
+      maxIdle: maxIdle < this.#options.max ? Math.max(min, Math.min(maxIdle, max)) : max,
+    })
     if (this.#enrolled) this.#permits.resized?.(bounds.min)
     this.#core.resize(bounds)
     this.#act(true)

@@ -38,7 +38,9 @@ export interface Events {
 }
 
 /** An event as `log` gets it, and as its channel does. */
-export type PoolEvent = { [K in keyof Events]: { readonly type: K; readonly pool: string } & Readonly<Events[K]> }[keyof Events]
+export type PoolEvent = {
+  [K in keyof Events]: { readonly type: K; readonly pool: string } & Readonly<Events[K]>
+}[keyof Events]
 
 const channels: { readonly [K in keyof Events]: Channel } = {
   'millpond:open': channel('millpond:open'),
