@@ -14,6 +14,7 @@ export type { Clock, Timer } from './clock.ts'
 export type { BrokerStats, CloseReason, MemberStats, PoolStats } from './stats.ts'
 export type { Events, PoolEvent } from './watch.ts'
 export type { HistogramStats } from './histogram.ts'
+export * as presets from './presets.ts'
 export { closeOnSignal } from './close-on-signal.ts'
 export type { CloseOnSignalOptions } from './close-on-signal.ts'
 export {
