@@ -14,7 +14,7 @@ interface AcquireDetails<C> {
   lend: (slot: Slot<C>, waitedMs: number) => Lease<C>
   timeOut: (waiter: Waiter<Slot<C>>, held: Holding | undefined) => void
   /** Whether the waiter was still unanswered. */
-  abort: (waiter: Waiter<Slot<C>>) => void
+  abort: (waiter: Waiter<Slot<C>>) => boolean
   /** The lease of the same pool that the caller holds already. */
   held: Holding | undefined
 }
@@ -40,6 +40,7 @@ export class Acquire<C> {
         this.#disarm()
         this.#lease.reject(error)
       },
+      expire: () => details.timeOut(this.waiter, details.held),
     })
   }
 
@@ -52,7 +53,8 @@ export class Acquire<C> {
     if (this.waiter.state !== 'waiting') return
     const { clock, timeoutMs, signal } = this.#details
     signal?.addEventListener('abort', this.#onAbort, { once: true })
-    if (timeoutMs !== Infinity) this.#timer = clock.setTimer(this.#onDeadline, timeoutMs)
+    // With 0 there is nothing left to wait for but a ping, which has a deadline of its own.
+    if (timeoutMs !== Infinity && timeoutMs !== 0) this.#timer = clock.setTimer(this.#onDeadline, timeoutMs)
   }
 
   readonly #onDeadline = (): void => {
@@ -64,8 +66,8 @@ export class Acquire<C> {
 
   readonly #onAbort = (): void => {
     this.#disarm()
-    this.#details.abort(this.waiter)
-    this.#lease.reject(this.#details.signal?.reason)
+    // Served, but not told yet: the lease is the caller's, and would be nobody's otherwise.
+    if (this.#details.abort(this.waiter)) this.#lease.reject(this.#details.signal?.reason)
   }
 
   #disarm(): void {

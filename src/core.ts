@@ -18,6 +18,7 @@ export type Action<C> =
   | { readonly do: 'close'; readonly slot: Slot<C>; readonly reason: CloseReason }
   | { readonly do: 'reap'; readonly slot: Slot<C> }
   | { readonly do: 'serve'; readonly waiter: Waiter<Slot<C>>; readonly slot: Slot<C> }
+  | { readonly do: 'expire'; readonly waiter: Waiter<Slot<C>> }
   | { readonly do: 'fail'; readonly waiter: Waiter<Slot<C>>; readonly error: unknown }
 
 export type CoreOptions = Pick<
@@ -168,8 +169,8 @@ export class Core<C> {
   }
 
   /** When to look again whether connections are lacking: the end of the backoff. Undefined if nothing is lacking. */
-  get retryAt(): number | undefined {
-    return this.#backoff.failures > 0 && this.#lackingSoon() > 0 ? this.#backoff.until : undefined
+  retryAt(now: number): number | undefined {
+    return this.#backoff.until > now && this.#lackingSoon() > 0 ? this.#backoff.until : undefined
   }
 
   open(permit: Permit, now: number): void {
@@ -552,11 +553,14 @@ export class Core<C> {
     this.actions.push({ do: 'check', slot, ping })
   }
 
-  /** A waiter whose connection turned out dead: the next idle one, else the head of the queue. */
+  /** A waiter whose connection turned out dead: the next idle one, else back to its place in the queue. */
   #again(waiter: Waiter<Slot<C>>, now: number): void {
     const slot = this.#nextIdle(now)
-    if (!slot) this.#waiters.putFirst(waiter)
-    else if (this.#options.checkAlways || this.#needsPing(slot, now)) this.#check(slot, waiter, now)
+    if (!slot) {
+      this.#waiters.putBack(waiter)
+      // It wanted only what could be had at once.
+      if (waiter.deadlineAt <= now) this.actions.push({ do: 'expire', waiter })
+    } else if (this.#options.checkAlways || this.#needsPing(slot, now)) this.#check(slot, waiter, now)
     else {
       this.#idle.remove(slot)
       this.#serve(waiter, slot, now)

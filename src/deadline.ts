@@ -27,8 +27,8 @@ export interface DeadlineOptions<T> {
   keepAlive?: boolean
   /** Another reason to stop. */
   signal?: AbortSignal
-  /** What becomes of a value that comes after the call was left behind. */
-  late?: (value: T) => void
+  /** What becomes of an outcome that comes after the call was left behind. */
+  late?: { resolved(value: T): void; rejected(error: unknown): void }
 }
 
 /**
@@ -66,11 +66,12 @@ export function withinDeadline<T>(call: (signal: AbortSignal) => Promise<T>, opt
     }
     promise.then(
       (value) => {
-        if (left) return late?.(value)
+        if (left) return late?.resolved(value)
         settled()
         resolve(value)
       },
       (error: unknown) => {
+        if (left) return late?.rejected(error)
         settled()
         reject(error)
       },

@@ -42,6 +42,17 @@ export class Deque<T extends Linked<T>> {
     this.#first = item
   }
 
+  /** Puts the item before another one of this deque; at the end if there is none. */
+  insertBefore(item: T, next: T | undefined): void {
+    if (next === undefined) return this.pushBack(item)
+    if (next === this.#first) return this.pushFront(item)
+    this.#claim(item)
+    item.next = next
+    item.previous = next.previous
+    if (next.previous) next.previous.next = item
+    next.previous = item
+  }
+
   /** Takes the item out. False if it was not in this deque. */
   remove(item: T): boolean {
     if (item.deque !== this) return false

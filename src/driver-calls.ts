@@ -21,7 +21,9 @@ interface DriverCallsDetails<C> {
   permits: Permits
   options: ResolvedOptions
   watch: Watch
-  /** Aborts when the pool stops waiting for anything that is under way. */
+  /** Aborts when the pool stops waiting for connections that open … */
+  opening: AbortSignal
+  /** … and for anything that is under way. */
   stopping: AbortSignal
   /** The core has decided something: carry it out. */
   changed: () => void
@@ -42,6 +44,7 @@ export class DriverCalls<C> {
   readonly #options: ResolvedOptions
   readonly #clock: ResolvedOptions['clock']
   readonly #watch: Watch
+  readonly #opening: AbortSignal
   readonly #stopping: AbortSignal
   readonly #changed: () => void
   readonly #incurable: (error: ConnectError) => void
@@ -57,6 +60,7 @@ export class DriverCalls<C> {
     this.#options = details.options
     this.#clock = details.options.clock
     this.#watch = details.watch
+    this.#opening = details.opening
     this.#stopping = details.stopping
     this.#changed = details.changed
     this.#incurable = details.incurable
@@ -70,9 +74,23 @@ export class DriverCalls<C> {
 
   // ── Releasing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Whether a connection is of no use any more. A driver that cannot say so has none of use. */
+  isBroken(connection: C): boolean {
+    try {
+      return this.#driver.isBroken(connection)
+    } catch {
+      return true
+    }
+  }
+
   /** Whether a release has anything to wait for. */
   needsReset(connection: C): boolean {
-    return this.#hooks.onRelease !== undefined || this.#isDirty(connection)
+    try {
+      return this.#hooks.onRelease !== undefined || this.#isDirty(connection)
+    } catch {
+      // The reset asks again, and fails.
+      return true
+    }
   }
 
   /** Cleans the session between two leases. False if that failed or took too long. */
@@ -114,19 +132,25 @@ export class DriverCalls<C> {
       connection = await withinDeadline((signal) => this.#connect(tag, signal), {
         clock: this.#clock,
         ms: this.#options.connectTimeoutMs,
-        signal: this.#stopping,
-        // It came after all: closing it is the evidence that its permit waits for.
-        late: (late) => {
-          slot.connection = late
-          void this.close(slot)
+        signal: this.#opening,
+        late: {
+          // It came after all: closing it is the evidence that its permit waits for.
+          resolved: (late) => {
+            slot.connection = late
+            void this.close(slot)
+          },
+          // Nothing was opened after all.
+          rejected: (error) => {
+            if (!this.#driver.reap || !(error instanceof ConnectError && error.doubtful)) this.#closed(slot)
+          },
         },
       })
+      this.#permits.opened(slot.permit, this.#driver.identity(connection))
     } catch (error) {
       return this.#openFailed(slot, error)
     }
     const now = this.#clock.now()
     this.#watch.tell('millpond:open', () => ({ connection: tag, durationMs: now - startedAt }))
-    this.#permits.opened(slot.permit, this.#driver.identity(connection))
     this.#core.opened(slot, connection, now)
     this.#driver.onClose(connection, (cause) => {
       slot.note ??= cause
@@ -139,17 +163,18 @@ export class DriverCalls<C> {
 
   async #connect(tag: string, signal: AbortSignal): Promise<C> {
     const connection = await this.#driver.open({ signal, tag })
-    const { onOpen } = this.#hooks
-    if (!onOpen) return connection
     try {
-      await orAborted(onOpen(connection), signal)
+      // A driver that cannot tell who a connection is could not have it ended, should that be needed.
+      this.#driver.identity(connection)
+      if (this.#driver.isBroken(connection)) throw new Error('the connection was dead when it was opened')
+      await orAborted(this.#hooks.onOpen?.(connection), signal)
       return connection
     } catch (cause) {
       const doubtful = await this.#driver.close(connection, signal).then(
         () => false,
         () => this.#driver.reap !== undefined,
       )
-      throw new ConnectError(`onOpen failed: ${messageOf(cause)}`, { cause, doubtful })
+      throw new ConnectError(`A new connection is of no use: ${messageOf(cause)}`, { cause, doubtful })
     }
   }
 
@@ -225,7 +250,12 @@ export class DriverCalls<C> {
         clock: this.#clock,
         ms: closeConnectionTimeoutMs,
         signal: this.#stopping,
-        late: () => this.#closed(slot),
+        late: {
+          resolved: () => this.#closed(slot),
+          rejected: () => {
+            if (!this.#driver.reap) this.#closed(slot)
+          },
+        },
       })
     } catch (cause) {
       // A driver that cannot reap is taken at its word: what has settled is closed.

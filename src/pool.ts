@@ -33,6 +33,8 @@ export interface AcquireOptions {
 }
 
 const leaseFirstTimeoutMs = 250
+/** One that is about to be there is closed more surely than one that is given up half-way. */
+const openingGraceMs = 500
 const noOptions: AcquireOptions = {}
 const done: Promise<void> = Promise.resolve()
 
@@ -61,7 +63,9 @@ export class Pool<C> implements AsyncDisposable {
   readonly #watch: Watch
   readonly #calls: DriverCalls<C>
   readonly #lessor: Lessor<C>
-  /** Aborted when the pool stops waiting for anything that is under way. */
+  /** Aborted when the pool stops waiting for connections that open … */
+  readonly #opening = new AbortController()
+  /** … and for anything that is under way. */
   readonly #stopping = new AbortController()
 
   #enrolled = false
@@ -94,6 +98,7 @@ export class Pool<C> implements AsyncDisposable {
       core: this.#core,
       permits: this.#permits,
       options: this.#options,
+      opening: this.#opening.signal,
       stopping: this.#stopping.signal,
       changed: () => this.#act(true),
       incurable: (error) => this.#failOpeners(error),
@@ -323,14 +328,16 @@ export class Pool<C> implements AsyncDisposable {
       lend: (slot, waitedMs) => this.#lend(slot, waitedMs, trace),
       timeOut: (waiter, held) => this.#timeOut(waiter, timeoutMs, held),
       abort: (waiter) => {
-        if (this.#core.abort(waiter)) this.#act(true)
+        const unanswered = this.#core.abort(waiter)
+        if (unanswered) this.#act(true)
+        return unanswered
       },
       held: heldBy(this),
     })
     this.#core.wait(acquire.waiter, now, first)
     this.#act(true)
-    // A ping, too, is something that can be had now; only its own deadline bounds it.
-    if (timeoutMs === 0 && acquire.waiter.deque !== undefined) this.#timeOut(acquire.waiter, 0, undefined)
+    // A connection that only needs a ping can be had now.
+    if (timeoutMs === 0 && acquire.waiter.deque !== undefined) acquire.waiter.answer.expire()
     else acquire.arm()
     return acquire.promise
   }
@@ -367,7 +374,7 @@ export class Pool<C> implements AsyncDisposable {
       const heldMs = this.#clock.now() - slot.leasedAt
       this.#watch.tell('millpond:release', () => ({ connection: slot.permit.tag, heldMs }))
     }
-    if (this.#driver.isBroken(connection)) {
+    if (this.#calls.isBroken(connection)) {
       this.#core.destroy(slot, 'broken')
       this.#act(true)
       return done
@@ -433,6 +440,8 @@ export class Pool<C> implements AsyncDisposable {
     switch (action.do) {
       case 'serve':
         return action.waiter.answer.serve(action.slot)
+      case 'expire':
+        return action.waiter.answer.expire()
       case 'fail':
         return action.waiter.answer.fail(action.error)
       case 'open':
@@ -472,10 +481,10 @@ export class Pool<C> implements AsyncDisposable {
   /** Tries to connect again when the backoff is over. Keeps the process alive only while somebody waits. */
   #retryLater(): void {
     this.#retryTimer?.cancel()
-    const at = this.#core.retryAt
-    if (at === undefined) return
-    const ms = Math.max(0, at - this.#clock.now())
-    this.#retryTimer = this.#clock.setTimer(() => this.#act(true), ms, this.#core.waiting > 0)
+    const now = this.#clock.now()
+    const at = this.#core.retryAt(now)
+    if (at !== undefined)
+      this.#retryTimer = this.#clock.setTimer(() => this.#act(true), at - now, this.#core.waiting > 0)
   }
 
   /** Looks after idle connections while there are any. */
@@ -520,7 +529,7 @@ export class Pool<C> implements AsyncDisposable {
     this.#failOpeners(this.#core.refusal)
     this.#act(true)
     let revoked = 0
-    const timers: Timer[] = []
+    const timers: Timer[] = [this.#clock.setTimer(() => this.#opening.abort(), openingGraceMs)]
     if (timeoutMs !== Infinity) {
       const revoke = (): void => {
         revoked = this.#core.revoke()

@@ -8,11 +8,17 @@ export type WaiterState = 'waiting' | 'served' | 'timed out' | 'aborted' | 'refu
 export interface Answer<S> {
   serve(slot: S): void
   fail(error: unknown): void
+  /** Its deadline has come: `fail` follows, unless it was answered meanwhile. */
+  expire(): void
 }
+
+let turns = 0
 
 /** One acquire that has not been answered. Who answers it says so with `settle`, and acts only if that was the first. */
 export class Waiter<S> implements Linked<Waiter<S>> {
   state: WaiterState = 'waiting'
+  /** Its place among all waiters, whatever the clock says. */
+  readonly turn: number = ++turns
   readonly queuedAt: number
   /** Absolute, whatever it waits for. */
   readonly deadlineAt: number
@@ -53,7 +59,14 @@ export class Waiters<S> {
     this.#queue.pushBack(waiter)
   }
 
-  /** Goes (back) to the head: its turn had come already, or it goes before everybody's. */
+  /** Goes back to where it stood: its turn had come already, but not before that of those who are older. */
+  putBack(waiter: Waiter<S>): void {
+    let next = this.#queue.first
+    while (next && next.turn < waiter.turn) next = next.next
+    this.#queue.insertBefore(waiter, next)
+  }
+
+  /** Goes before everybody. */
   putFirst(waiter: Waiter<S>): void {
     this.#queue.pushFront(waiter)
   }

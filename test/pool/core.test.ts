@@ -97,6 +97,7 @@ class Bench {
       case 'close':
         return void this.closing.push(action.slot)
       case 'reap':
+      case 'expire':
         return undefined
       case 'serve':
         expect(this.answers.has(action.waiter)).toBe(false)
@@ -112,7 +113,11 @@ class Bench {
     const slot = this.core.take(this.now)
     if (slot) this.leased.push(slot)
     else {
-      const waiter = new Waiter<Slot<Connection>>(this.now, Infinity, { serve: () => {}, fail: () => {} })
+      const waiter = new Waiter<Slot<Connection>>(this.now, Infinity, {
+        serve: () => {},
+        fail: () => {},
+        expire: () => {},
+      })
       this.waiting.push(waiter)
       this.core.wait(waiter, this.now)
     }

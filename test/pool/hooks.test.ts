@@ -35,7 +35,7 @@ describe('onOpen', () => {
     expect(acquire.error).toMatchObject({
       code: 'ERR_ACQUIRE_TIMEOUT',
       phase: 'connect',
-      cause: { code: 'ERR_CONNECT', message: 'onOpen failed: not as configured' },
+      cause: { code: 'ERR_CONNECT', message: 'A new connection is of no use: not as configured' },
     })
     // At once, then backed off: no busy loop.
     expect(driver.connections.length).toBeLessThan(7)
