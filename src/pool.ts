@@ -1,9 +1,9 @@
 import { Acquire } from './acquire.ts'
+import type { Action } from './action.ts'
 import { limitPermits } from './broker/limit.ts'
 import { joinBroker } from './broker/member.ts'
 import type { Clock, Timer } from './clock.ts'
 import { Core } from './core.ts'
-import type { Action } from './core.ts'
 import { deferred } from './deferred.ts'
 import type { Deferred } from './deferred.ts'
 import type { Driver } from './driver.ts'
@@ -546,7 +546,7 @@ export class Pool<C> implements AsyncDisposable {
     await this.#calls.reaped()
     this.#sweepTimer?.cancel()
     this.#retryTimer?.cancel()
-    if (this.#enrolled) this.#permits.leave()
+    this.#permits.leave()
     return { revoked }
   }
 }

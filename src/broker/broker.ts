@@ -97,6 +97,11 @@ function isEnrolment(message: unknown): message is Enrolment {
  * The owner of a ledger, in the thread that made it. It confirms members and buries those that die; to take, give or
  * move a permit nobody needs it. Nothing of it keeps the process alive, but a `close()` that waits for leases.
  */
+/** Whether this thread has made a broker of this name. */
+export function hasBroker(name: string): boolean {
+  return brokers.has(name)
+}
+
 class ThreadBroker implements Broker {
   readonly name: string
   readonly limit: number

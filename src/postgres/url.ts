@@ -55,8 +55,10 @@ function wrong(url: string, why: string): OptionError {
 export function redact(url: string): string {
   const shown = url.replaceAll(/([?&](?:password|pass|sslpassword)=)[^&#]*/gi, '$1***')
   const scheme = shown.indexOf('://')
+  // No address at all: there is no telling what it is.
+  if (scheme < 0) return '***'
   const at = shown.lastIndexOf('@')
-  const colon = shown.indexOf(':', scheme < 0 ? 0 : scheme + 3)
+  const colon = shown.indexOf(':', scheme + 3)
   if (colon < 0) return shown
   // Without an "@" nobody knows where a password would end.
   if (at < 0) return `${shown.slice(0, colon)}:***`

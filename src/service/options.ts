@@ -1,3 +1,5 @@
+import { constants } from 'node:os'
+import { duration } from '../options.ts'
 import type { LimitOption } from '../options.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
 import type { PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
@@ -9,7 +11,10 @@ export interface ServiceOptions<M> {
   url: string | URL | undefined
   /** Connections that all threads of the service have together, at the most. */
   limit: LimitOption
-  /** Options of every thread's pool. They cross threads, so no functions. */
+  /**
+   * Options of every thread's pool. They cross threads, so no functions. A task worker's pool keeps no `min`, and unless
+   * said otherwise has `max` as its `concurrency` and `maxIdle` 1: while it computes it gives nothing back.
+   */
   pool?: Omit<PostgresPoolOptions, 'limit' | 'broker'>
   /** CPU work, off the event loop. */
   tasks?: TasksOptions<M>
@@ -23,7 +28,7 @@ export interface ServiceOptions<M> {
    */
   signals?: readonly NodeJS.Signals[] | false
   /**
-   * How long `close()` lets servers and tasks finish, in ms.
+   * How long `close()` lets servers, tasks and leases finish, all together, in ms. `Infinity` waits for ever.
    * @default 10_000
    */
   closeTimeoutMs?: number
@@ -76,8 +81,19 @@ export function checkOptions<M>(options: ServiceOptions<M>): void {
     module(`servers.${name}.module`, server.module, 'serverModule')
     count(`servers.${name}.workers`, server.workers)
   }
+  duration('closeTimeoutMs', options.closeTimeoutMs, 0, { endless: true })
+  const { before, signals } = options
+  if (before !== undefined && typeof before !== 'function')
+    throw optionTypeError('before', 'before must be a function.')
+  if (signals !== undefined && signals !== false && !(Array.isArray(signals) && signals.every(isSignal))) {
+    throw optionTypeError('signals', `signals must be false or an array of signals, such as 'SIGTERM'.`)
+  }
   crosses('pool', options.pool)
   for (const [name, server] of Object.entries(options.servers ?? {})) crosses(`servers.${name}.data`, server.data)
+}
+
+function isSignal(value: unknown): boolean {
+  return typeof value === 'string' && value in constants.signals
 }
 
 function known(prefix: string, options: object, allowed: readonly string[] | undefined): void {

@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { isMainThread, threadId } from 'node:worker_threads'
+import { deferred } from '../deferred.ts'
 import { PoolError, TaskError } from '../errors.ts'
 import { createPool } from '../postgres/index.ts'
 import type { PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
+import { onSignals } from '../signals.ts'
 import type { Run, RunOptions } from './modules.ts'
 import { checkOptions } from './options.ts'
 import type { ServiceOptions } from './options.ts'
 import { ServerThread } from './servers.ts'
-import { onSignals } from '../signals.ts'
 import { TaskWorkers } from './tasks.ts'
 import type { ThreadData } from './thread.ts'
 
@@ -40,14 +41,22 @@ export function createService<M = unknown>(options: ServiceOptions<M>): Service<
   return new Service<M>(options)
 }
 
-/** Task workers, servers and the main thread under one limit. Made by `createService`. */
+/**
+ * Task workers, servers and the main thread under one limit. Made by `createService`.
+ *
+ * State: new → starting → running → closing → closed, and from new or starting to closing. What `start()` was about to
+ * do when `close()` came is not done any more.
+ */
 export class Service<M> implements AsyncDisposable {
   /** The main thread's own pool. */
   readonly pool: PostgresPool
   readonly #options: ServiceOptions<M>
   readonly #shared: ThreadData
+  #phase: 'new' | 'starting' | 'running' | 'closing' | 'closed' = 'new'
   #tasks: TaskWorkers | undefined
   #servers: ServerThread[] = []
+  /** The start itself, and the start with what is done if it fails. */
+  #starting: Promise<void> | undefined
   #started: Promise<void> | undefined
   #closed: Promise<void> | undefined
   #forgetSignals: () => void = () => {}
@@ -62,10 +71,10 @@ export class Service<M> implements AsyncDisposable {
 
   /**
    * Connects once, runs `before`, then starts task workers and servers. Resolves when all servers are ready. Rejects
-   * with the first failure, whatever had been started being closed again.
+   * with the first failure, whatever had been started being closed again. A second call returns the first one's promise.
    */
   start(): Promise<void> {
-    this.#started ??= this.#start()
+    this.#started ??= this.#startOrClose()
     return this.#started
   }
 
@@ -73,8 +82,8 @@ export class Service<M> implements AsyncDisposable {
    * Runs a task on one of the task workers. Rejects with what the task threw, with `TaskError` (no such task, or
    * something that cannot cross threads), `WorkerLostError`, or `signal.reason`.
    */
-  readonly run: Run<M> = ((name: string, input?: unknown, options?: RunOptions) =>
-    this.#workers(name).then((tasks) => tasks.run(name, input, options))) as Run<M>
+  readonly run: Run<M> = (async (name: string, input?: unknown, options?: RunOptions) =>
+    this.#workers(name).run(name, input, options)) as Run<M>
 
   /** Where the threads of a server said they listen, in the order of their index. */
   addresses(server: string): readonly unknown[] {
@@ -82,8 +91,8 @@ export class Service<M> implements AsyncDisposable {
   }
 
   /**
-   * Servers stop accepting and finish, then tasks finish, then all pools close; what takes longer than
-   * `closeTimeoutMs` is cut off. Idempotent; resolves when no thread, socket or timer is left.
+   * Servers stop accepting and finish, then tasks finish, then all pools close. What is not done `closeTimeoutMs` after
+   * the call is cut off. Idempotent; resolves when no thread, socket or timer is left.
    */
   close(): Promise<void> {
     this.#closed ??= this.#close()
@@ -95,56 +104,86 @@ export class Service<M> implements AsyncDisposable {
     return this.close()
   }
 
-  async #start(): Promise<void> {
-    const { before, tasks, servers = {}, signals = ['SIGTERM', 'SIGINT'] } = this.#options
-    this.#forgetSignals = onSignals(signals || [], () => this.close())
+  async #startOrClose(): Promise<void> {
     try {
-      await this.pool.open()
-      // A wrong password or a server that is down is better known now than with the first request.
-      await (await this.pool.acquire()).release()
-      await before?.({ pool: this.pool })
-      if (tasks) await this.#startTasks(tasks)
-      for (const [name, server] of Object.entries(servers)) {
-        for (let index = 0; index < (server.workers ?? 1); index++) {
-          const data = { ...this.#shared, module: server.module.href, name, index, data: server.data }
-          const run = async (task: string, input: unknown, abort: Int32Array | undefined): Promise<unknown> =>
-            (await this.#workers(task)).runFor(task, input, abort)
-          this.#servers.push(new ServerThread({ name, index, data, run }))
-        }
-      }
-      await Promise.all(this.#servers.map((thread) => thread.start()))
-      for (const thread of this.#servers) thread.supervise()
+      this.#goOn('new')
+      this.#phase = 'starting'
+      this.#starting = this.#start()
+      await this.#starting
+      this.#phase = 'running'
     } catch (error) {
+      const interrupted = this.#closed !== undefined
       await this.close()
-      throw error
+      throw interrupted ? closedError(error) : error
     }
   }
 
-  async #startTasks({ module, workers = 2, concurrency = 1 }: NonNullable<ServiceOptions<M>['tasks']>): Promise<void> {
-    // A thread that computes gives nothing back meanwhile: it keeps one idle connection at the most.
-    const pool: PostgresPoolOptions = { max: concurrency, maxIdle: 1, ...this.#shared.pool, min: 0 }
-    const max = Math.max(1, pool.max ?? concurrency)
-    this.#tasks = new TaskWorkers({
-      workers,
-      concurrency,
-      data: { ...this.#shared, module: module.href, pool: { ...pool, max, maxIdle: Math.min(max, pool.maxIdle ?? 1) } },
-    })
-    await this.#tasks.load()
+  async #start(): Promise<void> {
+    const { before, tasks, servers = {}, signals = ['SIGTERM', 'SIGINT'] } = this.#options
+    this.#forgetSignals = onSignals(signals || [], () => this.close())
+    await this.pool.open()
+    // A wrong password or a server that is down is better known now than with the first request.
+    await (await this.pool.acquire()).release()
+    this.#goOn()
+    await before?.({ pool: this.pool })
+    this.#goOn()
+    if (tasks) {
+      this.#tasks = this.#startTasks(tasks)
+      await this.#tasks.load()
+      this.#goOn()
+    }
+    for (const [name, server] of Object.entries(servers)) {
+      for (let index = 0; index < (server.workers ?? 1); index++) {
+        const data = { ...this.#shared, module: server.module.href, name, index, data: server.data }
+        const run = async (task: string, input: unknown, abort: Int32Array | undefined): Promise<unknown> =>
+          this.#workers(task).runFor(task, input, abort)
+        this.#servers.push(new ServerThread({ name, index, data, run }))
+      }
+    }
+    await Promise.all(this.#servers.map((thread) => thread.start()))
+    this.#goOn()
   }
 
-  async #workers(task: string): Promise<TaskWorkers> {
-    if (!this.#started) throw new TaskError(task, `Cannot run "${task}": the service has not been started.`)
-    if (!this.#options.tasks) throw new TaskError(task, `Cannot run "${task}": the service has no module of tasks.`)
-    if (!this.#tasks) await this.#started
-    if (!this.#tasks) throw new TaskError(task, `Cannot run "${task}": the service is not running.`)
-    return this.#tasks
+  /** Throws if the service was closed meanwhile. */
+  #goOn(expected: 'new' | 'starting' = 'starting'): void {
+    if (this.#phase !== expected) throw closedError()
+  }
+
+  #startTasks({ module, workers = 2, concurrency = 1 }: NonNullable<ServiceOptions<M>['tasks']>): TaskWorkers {
+    // A thread that computes gives nothing back meanwhile: it keeps one idle connection at the most, and none for good.
+    const { max = concurrency, maxIdle = Math.min(1, max), ...others } = this.#shared.pool
+    const pool: PostgresPoolOptions = { ...others, min: 0, max, maxIdle }
+    return new TaskWorkers({ workers, concurrency, data: { ...this.#shared, module: module.href, pool } })
+  }
+
+  #workers(task: string): TaskWorkers {
+    const tasks = this.#phase === 'starting' || this.#phase === 'running' ? this.#tasks : undefined
+    if (tasks) return tasks
+    const why = !this.#options.tasks
+      ? 'the service has no module of tasks'
+      : this.#phase === 'new' || this.#phase === 'starting'
+        ? 'its task workers have not been started'
+        : 'the service is closed'
+    throw new TaskError(task, `Cannot run "${task}": ${why}.`)
   }
 
   async #close(): Promise<void> {
     const { closeTimeoutMs = 10_000 } = this.#options
-    await Promise.all(this.#servers.map((thread) => thread.stop(closeTimeoutMs)))
-    await this.#tasks?.close(closeTimeoutMs)
-    await this.pool.close()
+    this.#phase = 'closing'
+    const startedAt = performance.now()
+    const deadline = deferred<void>()
+    const timer = closeTimeoutMs === Infinity ? undefined : setTimeout(deadline.resolve, closeTimeoutMs)
+    await Promise.all(this.#servers.map((thread) => thread.stop(deadline.promise)))
+    // What it is about is given up at its next step; `before` may take its time.
+    await Promise.race([Promise.allSettled([this.#starting]), deadline.promise])
+    await this.#tasks?.close(deadline.promise)
+    clearTimeout(timer)
+    await this.pool.close({ timeoutMs: Math.max(0, closeTimeoutMs - (performance.now() - startedAt)) })
     this.#forgetSignals()
+    this.#phase = 'closed'
   }
+}
+
+function closedError(cause?: unknown): PoolError {
+  return new PoolError('ERR_SERVICE_CLOSED', 'Cannot start the service: it was closed.', { cause })
 }

@@ -75,14 +75,11 @@ export class TaskWorkers {
     return this.#send({ task, input, abort: word })
   }
 
-  /** Running and queued tasks finish, pools close, threads end. What lasts longer than `timeoutMs` is cut off. */
-  async close(timeoutMs: number): Promise<void> {
+  /** Running and queued tasks finish, pools close, threads end. What is not done at the deadline is cut off. */
+  async close(deadline: Promise<void>): Promise<void> {
     this.#closing = true
-    const deadline = deferred<void>()
-    const timer = setTimeout(deadline.resolve, timeoutMs)
-    await Promise.race([Promise.allSettled(this.#running), deadline.promise])
-    await Promise.race([this.#closePools(), deadline.promise])
-    clearTimeout(timer)
+    await Promise.race([Promise.allSettled(this.#running), deadline])
+    await Promise.race([this.#closePools(), deadline])
     await this.#piscina.destroy()
     process.off('workerMessage', this.#onMessage)
   }

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import * as errors from '../errors.ts'
 
 /** An error as it crosses threads: what structured clone would drop (class, name, code) is written out. */
@@ -43,7 +44,7 @@ const writtenOut = new Set(['name', 'message', 'stack', 'cause'])
 
 /** Writes a thrown value out so that it can cross threads. Never throws. */
 export function toWire(thrown: unknown, depth = 0): WireError | WireValue {
-  if (!(thrown instanceof Error)) return { kind: 'value', value: canCross(thrown) ? thrown : String(thrown) }
+  if (!(thrown instanceof Error)) return { kind: 'value', value: canCross(thrown) ? thrown : inspect(thrown) }
   const properties: Record<string, unknown> = {}
   for (const key of Object.keys(thrown)) {
     const value: unknown = Reflect.get(thrown, key)

@@ -156,7 +156,7 @@ describe('Service and servers', () => {
     await ask(service, '/die').catch(() => {})
     await expect.poll(() => service.addresses('http')[0], { timeout: 10_000 }).not.toEqual(before)
     expect(await ask(service, '/')).toMatchObject({ index: 0 })
-    expect(warned).toHaveBeenCalledWith(expect.stringContaining('"http"'))
+    expect(warned).toHaveBeenCalledWith(expect.stringContaining('"http"'), 'MillpondWarning')
     warned.mockRestore()
   })
 })

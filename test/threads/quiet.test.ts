@@ -27,7 +27,10 @@ describe('a process', () => {
   })
 
   test('has nothing left after close(): no socket, no timer, no port, no thread', async () => {
-    expect(await script('closed-pool')).toEqual({ before: [], during: true, after: [] })
+    const { sockets, before, after } = (await script('closed-pool')) as Record<string, unknown>
+    expect(sockets).toBeGreaterThanOrEqual(2)
+    expect(before).not.toHaveProperty('tcp')
+    expect(after).toEqual(before)
   })
 
   test('does not end while a caller waits', async () => {
