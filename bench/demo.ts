@@ -74,7 +74,8 @@ async function runOurs(url: string, adminUrl: string): Promise<boolean> {
   console.log(`peak as the server counted:   ${witness.peak}  (${witness.samples} looks)`)
   console.log(`permits moved:                ${broker?.moves ?? 0}`)
   console.log(`lost:                         ${tally.lost} of ${tally.done + tally.lost}`)
-  return tally.lost === 0 && tally.done > 0 && witness.peak <= limit
+  const looked = witness.samples > 0 && witness.peak > 0
+  return tally.lost === 0 && tally.done > 0 && looked && witness.peak <= limit
 }
 
 /** The most that each member held at any time. */

@@ -77,16 +77,35 @@ export function claimRow(ledger: Ledger, details: { name: string; min: number; n
     Atomics.store(ledger.words, at(ledger, row, key as Field), value)
   }
   // Of two who enrol at once each sees the other's: both may be refused, never both taken.
-  const sum = sumOfMin(ledger, now)
-  if (sum > ledger.slots) {
+  const excess = tooMuchMin(ledger, { name, min, now })
+  if (excess) {
     leaveUnconfirmed(seat)
-    throw new BrokerError(
-      'ERR_BROKER_MISMATCH',
-      `Cannot join the broker "${name}": the connections that its members keep open (min) would add up to ${sum}, ` +
-        `${min} of them this pool's, and its limit is ${ledger.slots}. Lower \`min\`, or raise the limit.`,
-    )
+    throw excess
   }
   return seat
+}
+
+/** Keeps another number of connections from now on. Throws a `BrokerError` if there is no room for them. */
+export function changeMin({ ledger, row }: Seat, details: { name: string; min: number; now: number }): void {
+  const word = at(ledger, row, 'min')
+  const before = Atomics.exchange(ledger.words, word, details.min)
+  const excess = details.min > before ? tooMuchMin(ledger, details) : undefined
+  if (!excess) return
+  Atomics.store(ledger.words, word, before)
+  throw excess
+}
+
+function tooMuchMin(
+  ledger: Ledger,
+  { name, min, now }: { name: string; min: number; now: number },
+): BrokerError | undefined {
+  const sum = sumOfMin(ledger, now)
+  if (sum <= ledger.slots) return undefined
+  return new BrokerError(
+    'ERR_BROKER_MISMATCH',
+    `Cannot join the broker "${name}": the connections that its members keep open (min) would add up to ${sum}, ` +
+      `${min} of them this pool's, and its limit is ${ledger.slots}. Lower \`min\`, or raise the limit.`,
+  )
 }
 
 function findRow(ledger: Ledger, now: number): Seat | undefined {

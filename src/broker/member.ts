@@ -7,7 +7,16 @@ import type { Permit, Permits, PermitUser } from '../permits.ts'
 import type { BrokerStats } from '../stats.ts'
 import { nextRipening } from './allocation.ts'
 import { bury } from './bury.ts'
-import { claimRow, closedError, findLedger, handOver, isClosed, isConfirmed, leaveUnconfirmed } from './enrol.ts'
+import {
+  changeMin,
+  claimRow,
+  closedError,
+  findLedger,
+  handOver,
+  isClosed,
+  isConfirmed,
+  leaveUnconfirmed,
+} from './enrol.ts'
 import type { Seat } from './enrol.ts'
 import { state, stateOf, tenths } from './layout.ts'
 import { close, release } from './ledger.ts'
@@ -130,6 +139,11 @@ export class Member implements Permits {
     if (stateOf(permit.word) === state.closing) place.host.moveCost.closed(this.#clock.now() - permit.since)
     place.r.hand.push({ slot: permit.slot, word: permit.word, used: true, forOthers: permit.forOthers })
     this.#actSoon()
+  }
+
+  resized(min: number): void {
+    const place = this.#place
+    if (place) changeMin(place.seat, { name: this.#name, min, now: tenths(this.#clock.now()) })
   }
 
   leave(): void {

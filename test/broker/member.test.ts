@@ -214,6 +214,17 @@ describe('Member', () => {
     expect(broker.stats()).toMatchObject({ limbo: 1, members: [] })
   })
 
+  test('keeps another min when it is resized, if there is room for it', () => {
+    const { broker, pools } = setUp(3, [{ min: 1 }, { min: 1 }])
+    const member = pools[0].permits
+    member.resized?.(2)
+    expect(broker.stats().members.map(({ min }) => min)).toEqual([2, 1])
+    expect(() => member.resized?.(3)).toThrow(
+      expect.objectContaining({ code: 'ERR_BROKER_MISMATCH', message: expect.stringContaining('add up to 4') }),
+    )
+    expect(broker.stats().members.map(({ min }) => min)).toEqual([2, 1])
+  })
+
   test('does not join what another version made', () => {
     setEnvironmentData('millpond:of another version', new SharedArrayBuffer(4096))
     const member = joinBroker({ name: 'of another version' })

@@ -49,7 +49,7 @@ describe('one limit over all threads', () => {
       expect(samples).toBeGreaterThan(50)
       expect(peak).toBeLessThanOrEqual(limit)
       // It was not met because nobody ever came near it.
-      expect(peak).toBeGreaterThanOrEqual(Math.min(limit, 4) - 1)
+      expect(peak).toBeGreaterThanOrEqual(limit - 1)
       await database.sessionsToBe(0)
     },
   )
