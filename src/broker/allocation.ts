@@ -174,21 +174,20 @@ export function owedOfIdle(view: View, me: number): number {
   return next
 }
 
-/** Whom to wake so that it gives up an idle connection: of those with a ripe one the member with most. Never me. */
-export function donorToWake(view: View, me: number): number {
+/**
+ * Whom to wake so that it gives up an idle connection: the next member with a ripe one after the one that was woken last.
+ * In turn, since one that is blocked neither gives nor passes the wake on. Never me.
+ */
+export function donorToWake(view: View, me: number, last: number = nobody): number {
   if (!isShort(view)) return nobody
   const due = afterSupply(view)
-  let most = nobody
-  for (let i = 0; i < view.size; i++) {
+  for (let step = 1; step <= view.size; step++) {
+    const i = (last + step + view.size) % view.size
     const member = view.members[i]!
-    if (i === me || !member.alive || (most !== nobody && member.idle <= view.members[most]!.idle)) continue
-    for (let j = 0; j < view.size; j++) {
-      if (j === i || due[j] === 0 || !isRipe(view, member, view.members[j]!)) continue
-      most = i
-      break
-    }
+    if (i === me || !member.alive) continue
+    for (let j = 0; j < view.size; j++) if (j !== i && due[j] !== 0 && isRipe(view, member, view.members[j]!)) return i
   }
-  return most
+  return nobody
 }
 
 /** How long until the next idle connection elsewhere is ripe for me; Infinity if none will be. */

@@ -35,13 +35,16 @@ export interface Broker extends AsyncDisposable {
   stats(): BrokerStats
   /**
    * Every acquire from now on fails with `ERR_BROKER_CLOSED`, idle connections close, leases may finish. Resolves when
-   * no member has a connection any more.
+   * no member has a connection any more. What dead members left behind is ended first, for up to 5 s, if a member is
+   * there to do it; without one, the server may still count it for a moment.
    */
   close(): Promise<void>
 }
 
 const defaultMembers = 256
 const closePollMs = 20
+/** How long closing waits for members to end what dead ones left behind. */
+const reapMs = 5_000
 
 /** Those made by this thread, by name. */
 const brokers = new Map<string, ThreadBroker>()
@@ -109,6 +112,7 @@ class ThreadBroker implements Broker {
   /** Of members in other threads; when one closes, its member has died or left. */
   readonly #ports = new Set<MessagePort>()
   #closing: Deferred<void> | undefined
+  #reapUntil = 0
 
   constructor(name: string, limit: number, members: number) {
     this.name = name
@@ -137,6 +141,7 @@ class ThreadBroker implements Broker {
   close(): Promise<void> {
     if (!this.#closing) {
       this.#closing = deferred<void>()
+      this.#reapUntil = systemClock.now() + reapMs
       Atomics.store(this.#ledger.words, header.phase, 1)
       wakeAll(this.#ledger)
       this.#closeIfEmpty()
@@ -165,8 +170,10 @@ class ThreadBroker implements Broker {
   }
 
   #closeIfEmpty(): void {
-    const { held, closing, granted } = this.stats()
-    if (held + closing + granted > 0) {
+    const { held, closing, granted, limbo, members } = this.stats()
+    // What dead members left behind is waited for while somebody is there to end it, and not for ever.
+    const reaped = limbo === 0 || members.length === 0 || systemClock.now() > this.#reapUntil
+    if (held + closing + granted > 0 || !reaped) {
       systemClock.setTimer(() => this.#closeIfEmpty(), closePollMs)
       return
     }

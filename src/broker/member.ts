@@ -271,11 +271,13 @@ export class Member implements Permits {
     const place = this.#place
     if (!place) return
     let ended = false
+    place.host.reapings++
     try {
       ended = await place.user.reap(identity)
     } catch {
       // As good as "could not be found out".
     }
+    place.host.reapings--
     // Who has left by now has left this to others too.
     if (this.#phase !== 'joined') return
     const { r, host, seat } = place

@@ -28,6 +28,8 @@ interface PoolHostDetails {
 export class PoolHost implements Host {
   readonly moveCost: MoveCost
   readonly retries: Retries = new Retries()
+  /** Reapings under way. */
+  reapings = 0
   /** True once the pool can use no permit any more: what it has goes back. */
   stopped = false
   /** True while the pool leaves: it cannot wait for a reaping any more. */
@@ -109,6 +111,8 @@ export class PoolHost implements Host {
 
   mayReap(slot: number, word: number): boolean {
     if (this.leaving) return false
+    // With nothing to reap through, each reaping has a connection of its own beside the one in doubt: one at a time.
+    if (this.#user.living === 0 && this.reapings > 0) return false
     const now = this.#clock.now()
     // Who has a living connection needs none for it, and is sure at once.
     if (this.#user.living === 0 && this.retries.giveWay(slot, word, now)) return false

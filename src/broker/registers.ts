@@ -1,3 +1,4 @@
+import { nobody } from './allocation.ts'
 import type { MemberView, View } from './allocation.ts'
 import type { Ledger } from './layout.ts'
 
@@ -9,11 +10,14 @@ export type Phase =
   | 'rest'
   // settle.ts: what is there for me
   | 'start'
+  | 'own want'
   | 'asks'
   | 'scan'
   | 'pick up'
   | 'look up taker'
   | 'take'
+  | 'mute'
+  | 'wake muted'
   | 'reap'
   | 'place'
   // settle.ts: what I show and ask for
@@ -62,7 +66,8 @@ export interface InHand {
  *
  * Between two runs these remain:
  *   seenAsks, othersWant   how `asks` stood, and whether anybody else was seen wanting, at the end of the last run
- *   shown                  what its row shows; nobody else writes it
+ *   shown                  what its row shows; nobody else writes it, but for `want` (see `mute`)
+ *   lastDonor              whom it woke last for an idle connection
  *   hand                   permits in state HELD or CLOSING(me) that the pool does not know of (any more)
  */
 export interface Registers {
@@ -72,6 +77,7 @@ export interface Registers {
   othersWant: boolean
   readonly shown: Shown
   readonly hand: InHand[]
+  lastDonor: number
 
   // One run
   /** The wake word, as it was before anything else was looked at. */
@@ -157,6 +163,7 @@ export function registers(me: number, rows: number): Registers {
     to: 0,
     freed: false,
     donorWoken: false,
+    lastDonor: nobody,
     yields: false,
     unsettled: false,
   }

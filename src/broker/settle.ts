@@ -44,7 +44,13 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     r.asks = Atomics.load(ledger.words, header.asks)
     // As with a release: whoever begins to want after this finds my row as it is, and wakes me.
     if (r.calm && r.asks === r.seenAsks) r.at = 'rest'
-    else scan(r)
+    else r.at = 'own want'
+  },
+
+  // I may have been muted: then what I want has to be said again.
+  'own want'(r, ledger) {
+    r.shown.want = Atomics.load(ledger.words, at(ledger, r.me, 'want'))
+    scan(r)
   },
 
   scan(r, ledger, host) {
@@ -81,7 +87,23 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     } else r.at = 'take'
   },
 
-  take: takeIntoHand,
+  take(r, ledger) {
+    const had = r.hand.length
+    takeIntoHand(r, ledger)
+    if (r.hand.length > had && stateOf(r.word) === state.granted) r.at = 'mute'
+  },
+
+  // Whoever left a grant lying is blocked, or gone. It is not owed another one before it says again that it wants one:
+  // it would leave that lying, too. It is woken after it has been muted, so that it finds out whatever it was doing.
+  mute(r, ledger) {
+    Atomics.store(ledger.words, at(ledger, memberOf(r.word), 'want'), 0)
+    r.at = 'wake muted'
+  },
+
+  'wake muted'(r, ledger) {
+    wake(ledger, memberOf(r.word))
+    r.at = 'scan'
+  },
 
   reap(r, ledger, host) {
     const word = reap(ledger, r.cursor, r.word, r.me)
@@ -143,9 +165,10 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
       return
     }
     if (!r.donorWoken) {
-      r.to = donorToWake(view, me)
+      r.to = donorToWake(view, me, r.lastDonor)
       r.donorWoken = true
       if (r.to !== nobody) {
+        r.lastDonor = r.to
         r.at = 'wake donor'
         return
       }

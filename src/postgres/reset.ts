@@ -26,7 +26,9 @@ export const resetStatement: string = [
 // Tags do not tell everything: CREATE TEMP TABLE AS is a SELECT, and so is a call of set_config or pg_advisory_lock.
 // What only looks like one of these (in a string, a comment, a name) costs a reset, no more.
 const leavesTraces =
-  /set_config|pg_(?:try_)?advisory_lock|\btemp(?:orary)?\b|\bpg_temp\b|\bwith\s+hold\b|^\s*(?:do|call|load|listen)\b|;\s*(?:do|call|load|listen)\b|\bdblink_connect|\bsetseed\b/i
+  /set_config|pg_settings|pg_(?:try_)?advisory_lock|\btemp(?:orary)?\b|\bpg_temp\b|\bwith\s+hold\b|\bdblink_connect|\bsetseed\b/i
+// At the beginning of a statement, comments before it or not.
+const statementLeavesTraces = /(?:^|;)(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)*(?:do|call|load|listen)\b/i
 const localOnly = /^\s*set\s+(?:local|transaction|constraints)\b[^;]*(?:;\s*)?$/i
 
 const sessionTags: ReadonlySet<string> = new Set([
@@ -49,7 +51,11 @@ const longestRemembered = 10_000
 export function traceOfText(text: string): Trace {
   const known = remembered.get(text)
   if (known) return known
-  const trace = localOnly.test(text) ? 'local' : leavesTraces.test(text) ? 'session' : 'nothing'
+  const trace = localOnly.test(text)
+    ? 'local'
+    : leavesTraces.test(text) || statementLeavesTraces.test(text)
+      ? 'session'
+      : 'nothing'
   if (text.length <= longestRemembered) {
     // Texts with values in them would fill it for good.
     if (remembered.size >= mostRemembered) remembered.clear()

@@ -103,7 +103,7 @@ describe('owedOfIdle()', () => {
 })
 
 describe('donorToWake() and nextRipening()', () => {
-  test('wake the one with most that are ripe, and look again when the next ripens', () => {
+  test('wake those with a ripe one in turn, and look again when the next ripens', () => {
     const v = view([
       { want: 1, waited: 5 },
       { held: 3, idle: 1, idled: 30 },
@@ -111,7 +111,10 @@ describe('donorToWake() and nextRipening()', () => {
       { held: 4, idle: 4, idled: 15 },
       { held: 9, idle: 9, idled: 99, min: 9 },
     ])
-    expect(donorToWake(v, 0)).toBe(2)
+    expect(donorToWake(v, 0)).toBe(1)
+    expect(donorToWake(v, 0, 1)).toBe(2)
+    expect(donorToWake(v, 0, 2)).toBe(1)
+    expect(donorToWake(v, 0, 4)).toBe(1)
     expect(nextRipening(v, 0)).toBe(0)
     for (const one of [1, 2]) v.members[one]!.idled = 3
     expect(donorToWake(v, 0)).toBe(nobody)

@@ -19,6 +19,7 @@ const worlds: readonly Options[] = [
   { members: 2, slots: 1, acquires: 1, deaths: 1, stubborn: 1, takeOver: true },
   { members: 2, slots: 1, max: 2, acquires: [2, 1], destroys: 1 },
   { members: 2, slots: 1, acquires: [2, 1], timed: true },
+  { members: 2, slots: 1, acquires: [2, 1], takeOver: true },
 ]
 
 const largeWorlds: readonly Options[] = [

@@ -185,6 +185,26 @@ describe('Member', () => {
     await until(() => b.openings.length === 1)
   })
 
+  test('reaps one at a time while it has nothing to reap through', async () => {
+    const { clock, pools } = setUp(3, [{}, {}])
+    const [dying, bare] = pools
+    for (let i = 0; i < 3; i++) {
+      dying.acquire()
+      dying.openDone()
+    }
+    const answers: ((ended: boolean) => void)[] = []
+    bare.reapAnswer = () => new Promise((resolve) => void answers.push(resolve))
+    dying.permits.leave()
+    await quiet()
+    await clock.advance(200)
+    await until(() => bare.reaped.length === 1)
+    await clock.advance(1_000)
+    await quiet()
+    expect(bare.reaped).toHaveLength(1)
+    answers[0]?.(true)
+    await until(() => bare.reaped.length === 2)
+  })
+
   test('leaves the reaping to one that has a living connection, for a while', async () => {
     const { clock, pools } = setUp(2, [{}, {}, {}])
     const [dying, bare, living] = pools

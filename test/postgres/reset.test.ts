@@ -12,6 +12,10 @@ describe('traceOfText()', () => {
     'create table pg_temp.t (a int)',
     'do $$ begin end $$',
     '  call procedure()',
+    '/* app:web */ call procedure()',
+    '-- app\ncall procedure()',
+    'select 1; /* a */ -- b\n do $$ begin end $$',
+    "update pg_settings set setting = '7MB' where name = 'work_mem'",
     'select 1; listen changes',
     'declare c cursor with hold for select 1',
   ])('traceOfText() sees that the session may be touched: %s', (text) => {

@@ -58,6 +58,18 @@ describe('a thread that is terminated', () => {
     await lease.release()
   })
 
+  test('has its sessions ended before the broker is closed', async () => {
+    const broker = createBroker({ name: 'closing', limit: 3 })
+    await using pool = createPool(database.url, { broker: broker.name })
+    await pool.sql`select 1`
+    const thread = new Thread(database.url, { broker: broker.name })
+    await thread.tell('busy', 60)
+    await thread.terminate()
+    await expect.poll(() => broker.stats().limbo + broker.stats().free).toBe(2)
+    await broker.close()
+    expect(await database.sessions()).toEqual([])
+  })
+
   test('leaves its permits to whoever comes next, when no member was left', async () => {
     await using broker = createBroker({ name: 'nobody left', limit: 2 })
     const thread = new Thread(database.url, { broker: broker.name })

@@ -123,6 +123,8 @@ function keyOf(
         (r.unsettled ? 8 : 0) |
         (r.at === 'asks' && r.calm ? 16 : 0),
     )
+    // With two there is nobody else whose turn it could be.
+    if (s.members.length > 2) put(r.lastDonor + 1)
     put(m.acquires * 8 + m.waiters)
     put(m.since)
     put(r.hand.length)

@@ -184,4 +184,16 @@ export const mutations: readonly Broken[] = [
       },
     },
   },
+  {
+    rule: 'who is muted is woken, and says again what it wants',
+    options: { members: 2, slots: 1, acquires: [2, 1], takeOver: true },
+    mutation: {
+      phases: {
+        'own want'(r) {
+          r.cursor = 0
+          r.at = 'scan'
+        },
+      },
+    },
+  },
 ]
