@@ -111,8 +111,7 @@ export class PoolHost implements Host {
 
   mayReap(slot: number, word: number): boolean {
     if (this.leaving) return false
-    // With nothing to reap through, each reaping has a connection of its own beside the one in doubt: one at a time.
-    if (this.#user.living === 0 && this.reapings > 0) return false
+    if (this.#reapsBare) return false
     const now = this.#clock.now()
     // Who has a living connection needs none for it, and is sure at once.
     if (this.#user.living === 0 && this.retries.giveWay(slot, word, now)) return false
@@ -160,8 +159,15 @@ export class PoolHost implements Host {
 
   /** When the next reaping that has failed is to be tried again; Infinity if none is. */
   get nextReapAt(): number {
+    // Its end is an event of its own.
+    if (this.#reapsBare) return Infinity
     this.retries.prune((slot) => Atomics.load(this.#ledger.words, wordOf(slot)))
     return this.retries.nextAt
+  }
+
+  /** With nothing to reap through, a reaping has a connection of its own beside the one in doubt: one at a time. */
+  get #reapsBare(): boolean {
+    return this.#user.living === 0 && this.reapings > 0
   }
 
   #count(row: number, name: Extract<Field, 'given' | 'received'>): void {

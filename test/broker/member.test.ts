@@ -198,6 +198,7 @@ describe('Member', () => {
     await quiet()
     await clock.advance(200)
     await until(() => bare.reaped.length === 1)
+    expect(clock.timers.all).toBe(0)
     await clock.advance(1_000)
     await quiet()
     expect(bare.reaped).toHaveLength(1)
