@@ -65,12 +65,10 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     fn: (sql: PostgresSql<T>, lease: PostgresLease<T>) => R | PromiseLike<R>,
     options?: AcquireOptions,
   ): Promise<R> {
-    const lease = await this.acquire(options)
-    try {
-      return await fn(lease.sql, lease)
-    } finally {
-      await lease.release()
-    }
+    return this.#pool.use((_, held) => {
+      const lease = new PostgresLease<T>(held, this.#template)
+      return fn(lease.sql, lease)
+    }, options)
   }
 
   /**
@@ -96,12 +94,8 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     options: TransactionOptions = {},
   ): Promise<R> {
     const begin = beginStatement(options)
-    const lease = await this.#pool.acquire(options)
-    try {
-      return await runTransaction<T, R>(lease.connection, { template: this.#template, pool: this.name, begin }, fn)
-    } finally {
-      await lease.release()
-    }
+    const settings = { template: this.#template, pool: this.name, begin }
+    return this.#pool.use((connection) => runTransaction<T, R>(connection, settings, fn), options)
   }
 
   /** A snapshot; cheap enough for every request. */

@@ -464,3 +464,15 @@ describe('PostgresPool.close()', () => {
     expect((await rejection(lease.sql`select 1`)).code).toBe('ERR_LEASE_REVOKED')
   })
 })
+
+describe('hold and wait', () => {
+  test('PostgresPool.acquire() that times out inside a transaction names the lease that its caller holds', async () => {
+    await using pool = createPool(db.url, { max: 1 })
+    const error = await pool
+      .transaction(async () => {
+        await pool.acquire({ timeoutMs: 30 })
+      })
+      .catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ code: 'ERR_ACQUIRE_TIMEOUT', holds: { connection: expect.stringMatching(/^mp/) } })
+  })
+})
