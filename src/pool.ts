@@ -1,4 +1,5 @@
 import { Acquire } from './acquire.ts'
+import type { Acquirer } from './acquire.ts'
 import type { Action } from './action.ts'
 import { limitPermits } from './broker/limit.ts'
 import { joinBroker } from './broker/member.ts'
@@ -10,7 +11,7 @@ import type { Driver } from './driver.ts'
 import { DriverCalls, closeConnectionTimeoutMs } from './driver-calls.ts'
 import { AcquireTimeoutError, optionTypeError } from './errors.ts'
 import type { AcquirePhase } from './errors.ts'
-import { heldBy, whileHolding } from './holding.ts'
+import { whileHolding } from './holding.ts'
 import type { Holding } from './holding.ts'
 import { Lease } from './lease.ts'
 import type { Lessor } from './lease.ts'
@@ -22,7 +23,6 @@ import type { Permits } from './permits.ts'
 import type { Slot } from './slot.ts'
 import type { PoolStats } from './stats.ts'
 import { Watch } from './watch.ts'
-import type { Waiter } from './waiters.ts'
 
 /** What one acquire may say for itself. */
 export interface AcquireOptions {
@@ -62,6 +62,7 @@ export class Pool<C> implements AsyncDisposable {
   readonly #user: CoreUser<C>
   readonly #watch: Watch
   readonly #calls: DriverCalls<C>
+  readonly #acquirer: Acquirer<C>
   readonly #lessor: Lessor<C>
   /** Aborted when the pool stops waiting for connections that open … */
   readonly #opening = new AbortController()
@@ -109,6 +110,16 @@ export class Pool<C> implements AsyncDisposable {
       refuse: (error) => this.#refuse(error),
       reap: (identity) => this.#calls.reap(identity),
     })
+    this.#acquirer = {
+      clock: this.#clock,
+      lend: (slot, waitedMs, trace) => this.#lend(slot, waitedMs, trace),
+      timeOut: (acquire) => this.#timeOut(acquire),
+      abort: (waiter) => {
+        const unanswered = this.#core.abort(waiter)
+        if (unanswered) this.#act(true)
+        return unanswered
+      },
+    }
     this.#lessor = {
       name: this.#options.name,
       now: () => this.#clock.now(),
@@ -314,26 +325,12 @@ export class Pool<C> implements AsyncDisposable {
 
   #holdingOf(lease: Lease<C>): Omit<Holding, 'outer'> {
     const { tag, since, acquiredAt } = lease.origin
-    return { pool: this, connection: tag, since, acquiredAt, holds: () => !lease.released }
+    return { pool: this.#acquirer, connection: tag, since, acquiredAt, holds: () => !lease.released }
   }
 
   #queue(options: AcquireOptions, now: number, first = false): Promise<Lease<C>> {
     const timeoutMs = duration('timeoutMs', options.timeoutMs, this.#options.acquireTimeoutMs, { endless: true })
-    const trace = this.#trace()
-    const acquire = new Acquire<C>({
-      clock: this.#clock,
-      now,
-      timeoutMs,
-      signal: options.signal,
-      lend: (slot, waitedMs) => this.#lend(slot, waitedMs, trace),
-      timeOut: (waiter, held) => this.#timeOut(waiter, timeoutMs, held),
-      abort: (waiter) => {
-        const unanswered = this.#core.abort(waiter)
-        if (unanswered) this.#act(true)
-        return unanswered
-      },
-      held: heldBy(this),
-    })
+    const acquire = new Acquire<C>(this.#acquirer, { now, timeoutMs, signal: options.signal, trace: this.#trace() })
     this.#core.wait(acquire.waiter, now, first)
     this.#act(true)
     // A connection that only needs a ping can be had now.
@@ -342,7 +339,7 @@ export class Pool<C> implements AsyncDisposable {
     return acquire.promise
   }
 
-  #timeOut(waiter: Waiter<Slot<C>>, timeoutMs: number, held: Holding | undefined): void {
+  #timeOut({ waiter, timeoutMs, held }: Acquire<C>): void {
     if (waiter.state !== 'waiting') return
     const error = this.#timeoutError(this.#core.phaseOf(waiter), waiter.queuedAt, timeoutMs, held)
     this.#core.timeOut(waiter)
@@ -481,6 +478,8 @@ export class Pool<C> implements AsyncDisposable {
   /** Tries to connect again when the backoff is over. Keeps the process alive only while somebody waits. */
   #retryLater(): void {
     this.#retryTimer?.cancel()
+    this.#retryTimer = undefined
+    if (this.#core.connectFailure === undefined) return
     const now = this.#clock.now()
     const at = this.#core.retryAt(now)
     if (at !== undefined)
