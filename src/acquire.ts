@@ -74,7 +74,7 @@ export class Acquire<C> implements Answer<Slot<C>> {
 
   /** The signal has aborted. */
   handleEvent(): void {
-    this.#disarm()
+    this.#timer?.cancel()
     // Served, but not told yet: the lease is the caller's, and would be nobody's otherwise.
     if (this.#pool.abort(this.waiter)) this.#reject(this.#signal?.reason)
   }

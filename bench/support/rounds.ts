@@ -9,13 +9,17 @@ export type Measured = ReadonlyMap<string, readonly number[]>
  */
 export async function rounds(
   count: number,
-  contenders: readonly { name: string; measure(): Promise<number> }[],
+  contenders: readonly { readonly name: string; readonly measure: () => Promise<number> }[],
 ): Promise<Measured> {
   const measured = new Map<string, number[]>(contenders.map(({ name }) => [name, []]))
   for (let round = 0; round < count; round++) {
     for (const { name, measure } of shuffled(contenders)) measured.get(name)?.push(await measure())
   }
   return measured
+}
+
+function two(ratio: number | undefined): string {
+  return (ratio ?? Number.NaN).toFixed(2)
 }
 
 /** Medians, and the median and the spread of the ratios to one of the contenders. */
@@ -28,7 +32,6 @@ export function ratios(measured: Measured, to: string): string {
   const base = measured.get(to) ?? []
   for (const [name, times] of measured) {
     const each = times.map((time, round) => time / (base[round] ?? Number.NaN)).toSorted((a, b) => a - b)
-    const two = (ratio: number | undefined): string => (ratio ?? Number.NaN).toFixed(2)
     table.push([name, `${Math.round(median(times))} ns`, two(median(each)), two(each.at(0)), two(each.at(-1))])
   }
   return table.toString()
