@@ -13,6 +13,7 @@ const longestAskMs = 30_000
 export const closeConnectionTimeoutMs = 5_000
 const reapTimeoutMs = 10_000
 const reapPauseMs = 250
+const barePauseMs = 1_000
 
 interface DriverCallsDetails<C> {
   driver: Driver<C>
@@ -50,6 +51,8 @@ export class DriverCalls<C> {
   readonly #incurable: (error: ConnectError) => void
   readonly #leaseFirst: () => Promise<Lease<C> | undefined>
   readonly #reapings = new Set<Promise<boolean>>()
+  /** Until then, reaping uses none of the pool's own connections. */
+  #bareUntil = -Infinity
   readonly #closings = new Map<Slot<C>, Promise<void>>()
 
   constructor(details: DriverCallsDetails<C>) {
@@ -318,7 +321,7 @@ export class DriverCalls<C> {
   async #reap(identity: Identity): Promise<boolean> {
     const driver = this.#driver
     if (!driver.reap) return false
-    const via = await this.#leaseFirst()
+    const via = this.#clock.now() < this.#bareUntil ? undefined : await this.#leaseFirst()
     try {
       const reaping = async (signal: AbortSignal): Promise<boolean> =>
         (await driver.reap?.(identity, { via: via?.connection, signal })) ?? false
@@ -333,6 +336,8 @@ export class DriverCalls<C> {
       return false
     } finally {
       await via?.release()
+      // One that was lost by this would have to be reaped in its turn, through the next one, and so on without end.
+      if (via && !via.lives) this.#bareUntil = this.#clock.now() + barePauseMs
     }
   }
 }

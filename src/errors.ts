@@ -238,5 +238,10 @@ function inWords(stats: PoolStats): string {
 export function messageOf(thrown: unknown): string {
   if (thrown instanceof AggregateError && !thrown.message) return thrown.errors.map(messageOf).join('; ')
   if (thrown instanceof Error) return thrown.message || thrown.name
-  return String(thrown)
+  try {
+    return String(thrown)
+  } catch {
+    // Something without a prototype, for example.
+    return 'something that cannot be shown'
+  }
 }

@@ -56,6 +56,11 @@ export class Lease<C> implements AsyncDisposable {
     return { tag: permit.tag, since: leasedAt, acquiredAt: trace?.stack }
   }
 
+  /** @internal Whether the connection lives on, after the release too. */
+  get lives(): boolean {
+    return this.#slot.state !== 'closing' && this.#slot.state !== 'gone'
+  }
+
   /** Whether `release()` or `destroy()` has been called. */
   get released(): boolean {
     return this.#released

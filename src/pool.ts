@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { Acquire } from './acquire.ts'
 import type { Acquirer } from './acquire.ts'
 import type { Action } from './action.ts'
@@ -85,6 +86,8 @@ export class Pool<C> implements AsyncDisposable {
       throw optionTypeError('driver', 'driver must be an object that implements Driver.')
     }
     this.#driver = driver
+    // Every call that is under way listens, and there may be many.
+    setMaxListeners(0, this.#opening.signal, this.#stopping.signal)
     const { hooks, rest } = splitHooks<C>(others)
     this.#hooks = hooks
     this.#options = resolveOptions(rest)

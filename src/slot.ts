@@ -7,7 +7,7 @@ import type { Waiter } from './waiters.ts'
 //
 //   opening    the driver is connecting                         → idle, checking, leased, closing, gone (none was opened)
 //   idle       may be lent                                      → checking, leased, closing
-//   checking   being looked at on the way out                   → idle, leased, closing
+//   checking   being looked at on the way out                   → idle, checking, leased, closing
 //   leased     with a user                                      → idle, checking, leased, resetting, closing
 //   resetting  being cleaned on the way in                      → idle, checking, leased, closing
 //   closing    until the server has let go                      → gone
@@ -15,7 +15,7 @@ import type { Waiter } from './waiters.ts'
 const moves: Readonly<Record<SlotState, readonly SlotState[]>> = {
   opening: ['idle', 'checking', 'leased', 'closing', 'gone'],
   idle: ['checking', 'leased', 'closing'],
-  checking: ['idle', 'leased', 'closing'],
+  checking: ['idle', 'checking', 'leased', 'closing'],
   leased: ['idle', 'checking', 'leased', 'resetting', 'closing'],
   resetting: ['idle', 'checking', 'leased', 'closing'],
   closing: ['gone'],

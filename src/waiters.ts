@@ -20,6 +20,8 @@ export class Waiter<S> implements Linked<Waiter<S>> {
   /** Its place among all waiters, whatever the clock says. */
   readonly turn: number = ++turns
   readonly queuedAt: number
+  /** The pool's own: it takes what there is, and has nothing opened for it. */
+  own = false
   /** Absolute, whatever it waits for. */
   readonly deadlineAt: number
   readonly answer: Answer<S>
@@ -66,8 +68,9 @@ export class Waiters<S> {
     this.#queue.insertBefore(waiter, next)
   }
 
-  /** Goes before everybody. */
+  /** Goes before everybody: the pool's own. */
   putFirst(waiter: Waiter<S>): void {
+    waiter.own = true
     this.#queue.pushFront(waiter)
   }
 
@@ -78,6 +81,13 @@ export class Waiters<S> {
   /** Leaves from anywhere, O(1). False if it was not here. */
   leave(waiter: Waiter<S>): boolean {
     return this.#queue.remove(waiter)
+  }
+
+  /** Those that connections are opened for. */
+  get users(): number {
+    let users = this.#queue.size
+    for (let one = this.#queue.first; one?.own; one = one.next) users--
+    return users
   }
 
   /** Whether it is one of the first `count`. */

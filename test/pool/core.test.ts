@@ -5,7 +5,7 @@ import type { Action } from '../../src/action.ts'
 import type { CoreOptions } from '../../src/core.ts'
 import { ConnectError } from '../../src/errors.ts'
 import type { Permit, Permits } from '../../src/permits.ts'
-import type { Slot } from '../../src/slot.ts'
+import { Slot, move } from '../../src/slot.ts'
 import { Waiter } from '../../src/waiters.ts'
 
 interface Connection {
@@ -186,6 +186,108 @@ describe('Core', () => {
     bench.acquire()
     bench.openNext()
     expect(bench.leased[0]?.expiresAt).toBe(950)
+  })
+
+  test('Core.phaseOf() says permit where there is room but no permit, queue where there is none', () => {
+    const bench = new Bench({ max: 1 }, 0)
+    bench.acquire()
+    const [waiter] = bench.waiting as [Waiter<Slot<Connection>>]
+    expect(bench.core.phaseOf(waiter)).toBe('permit')
+    const full = new Bench({ max: 1 })
+    full.acquire()
+    full.openNext()
+    full.acquire()
+    expect(full.core.phaseOf(full.waiting[1] as Waiter<Slot<Connection>>)).toBe('queue')
+  })
+
+  test('Core.open() beyond max is a bug, and says so', () => {
+    const bench = new Bench({ max: 1 })
+    bench.acquire()
+    expect(() => bench.core.open({ tag: 't' }, 0)).toThrow('bug: a slot beyond max')
+  })
+
+  test('a slot that moves where it may not is a bug, and says so', () => {
+    const slot = new Slot<Connection>({ tag: 't' }, { round: 0, generation: 0 })
+    expect(() => move(slot, 'resetting')).toThrow('bug: a slot cannot move from opening to resetting')
+  })
+
+  test('Core.wait() for the pool itself goes before everybody, and is refused like everybody', () => {
+    const bench = new Bench({ max: 1 })
+    bench.acquire()
+    bench.openNext()
+    bench.acquire()
+    const own = new Waiter<Slot<Connection>>(0, Infinity, { serve: () => {}, fail: () => {}, expire: () => {} })
+    bench.core.wait(own, bench.now, true)
+    bench.core.released(bench.leased[0] as Slot<Connection>, bench.now)
+    bench.settle()
+    expect([own.state, bench.waiting[1]?.state]).toEqual(['served', 'waiting'])
+    bench.core.refuse(new Error('no broker'))
+    bench.settle()
+    expect(bench.waiting[1]?.state).toBe('refused')
+    bench.acquire()
+    expect(bench.waiting.at(-1)?.state).toBe('refused')
+  })
+
+  test('Core.checked() of a connection that was evicted meanwhile closes it, and its waiter gets the next', () => {
+    const bench = new Bench({ max: 2 })
+    for (let i = 0; i < 2; i++) bench.acquire()
+    for (let i = 0; i < 2; i++) bench.openNext()
+    const [first, second] = bench.leased.splice(0) as [Slot<Connection>, Slot<Connection>]
+    bench.core.released(first, bench.now)
+    bench.now += 200
+    bench.acquire()
+    expect(bench.pinging).toEqual([first])
+    bench.core.evict()
+    bench.core.released(second, bench.now)
+    bench.core.checked(first, undefined, bench.now)
+    bench.settle()
+    expect(bench.closing).toEqual([second, first])
+    expect(bench.core.waiting).toBe(1)
+    bench.core.closed(first)
+    bench.core.closed(first)
+    bench.settle()
+    bench.openNext()
+    expect(bench.waiting.at(-1)?.state).toBe('served')
+  })
+
+  test('Core.checked() that failed serves its waiter with an idle connection that needs no ping', () => {
+    const bench = new Bench({ max: 2 })
+    for (let i = 0; i < 2; i++) bench.acquire()
+    for (let i = 0; i < 2; i++) bench.openNext()
+    const [first, second] = bench.leased.splice(0) as [Slot<Connection>, Slot<Connection>]
+    bench.core.released(first, bench.now)
+    bench.now += 200
+    bench.acquire()
+    bench.core.released(second, bench.now)
+    bench.core.checked(first, 'ping failed', bench.now)
+    bench.settle()
+    expect(bench.leased).toEqual([second])
+  })
+
+  test('Core.retireIdle(), releaseIdle() and resize() take only what is idle', () => {
+    const bench = new Bench({ max: 3 })
+    expect(bench.core.retireIdle()).toBe(false)
+    for (let i = 0; i < 3; i++) bench.acquire()
+    for (let i = 0; i < 3; i++) bench.openNext()
+    expect(bench.core.releaseIdle()).toEqual([])
+    bench.core.resize({ min: 0, max: 1, maxIdle: 1 })
+    bench.settle()
+    expect(bench.closing).toEqual([])
+    for (const slot of bench.leased.splice(0)) bench.core.released(slot, bench.now)
+    bench.settle()
+    expect(bench.closing).toHaveLength(2)
+    expect(bench.core.revoke()).toBe(0)
+  })
+
+  test('Core tells the permits how it stands', () => {
+    const bench = new Bench({ max: 2 })
+    bench.now = 5
+    bench.acquire()
+    expect(bench.core).toMatchObject({ waiting: 1, oldestWaiterAt: 5, opening: 1, idle: 0, oldestIdleAt: undefined })
+    bench.openNext()
+    bench.now = 9
+    bench.core.released(bench.leased[0] as Slot<Connection>, bench.now)
+    expect(bench.core).toMatchObject({ waiting: 0, oldestWaiterAt: undefined, opening: 0, idle: 1, oldestIdleAt: 9 })
   })
 
   test('Core keeps its invariants through any sequence of events, and loses no permit and no waiter', () => {

@@ -20,8 +20,8 @@ const all: Ways[] = ways.flatMap((open) =>
 )
 
 /** Eight tasks that acquire, give up, release and destroy at random; then the pool closes. */
-async function run([open, onOpen, out, back, close]: Ways, random: () => number): Promise<void> {
-  const where = `${[open, onOpen, out, back, close].join(', ')}, SEED=${seed}`
+async function run([open, onOpen, out, back, close]: Ways, asksHooks: boolean, random: () => number): Promise<void> {
+  const where = `${[open, onOpen, out, back, close].join(', ')}${asksHooks ? ' (hooks)' : ''}, SEED=${seed}`
   const driver = new FakeDriver()
   const act = (way: Way) => async (): Promise<void> => {
     if (way === 'error') throw new Error('as planned')
@@ -37,13 +37,14 @@ async function run([open, onOpen, out, back, close]: Ways, random: () => number)
       closeTimeoutMs: 100,
       pingAfterIdleMs: 0,
       onOpen: act(onOpen),
+      ...(asksHooks ? { onAcquire: act(out), onRelease: act(back) } : {}),
     },
     driver,
   )
   const behaviour = (way: Way): Behaviour => act(way)
   driver.behaviour.open = behaviour(open)
   driver.behaviour.close = behaviour(close)
-  Object.assign(driver.behaviour, { ping: behaviour(out), reset: behaviour(back) })
+  if (!asksHooks) Object.assign(driver.behaviour, { ping: behaviour(out), reset: behaviour(back) })
 
   let acquires = 0
   const answers: string[] = []
@@ -93,13 +94,16 @@ async function run([open, onOpen, out, back, close]: Ways, random: () => number)
   expect(clock.timers.all, where).toBe(0)
 }
 
-test(
-  `a pool keeps to its size and answers everybody, whatever open, onOpen, ping, reset and close do (SEED=${seed})`,
+test.each([
+  ['ping and reset', false],
+  ['onAcquire and onRelease', true],
+])(
+  `a pool keeps to its size and answers everybody, whatever open, onOpen, %s and close do (SEED=${seed})`,
   { timeout: 60_000 },
-  async () => {
+  async (_, asksHooks) => {
     const rejections = watchRejections()
     const random = randomFrom(seed)
-    for (const combination of all) await run(combination, random)
+    for (const combination of all) await run(combination, asksHooks, random)
     await settled()
     expect(rejections).toEqual([])
   },
