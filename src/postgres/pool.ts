@@ -98,6 +98,21 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     return this.#pool.use((connection) => runTransaction<T, R>(connection, settings, fn), options)
   }
 
+  /** Gives idle connections above `min` back now, and waits until they are closed: before a long synchronous stretch. */
+  releaseIdle(): Promise<void> {
+    return this.#pool.releaseIdle()
+  }
+
+  /** Retires every connection of today, for new credentials or after a failover: idle ones now, leased ones on release. */
+  evict(): void {
+    this.#pool.evict()
+  }
+
+  /** New bounds. Takes no lease away. Throws `ERR_OPTION`, or `ERR_BROKER_MISMATCH` where the limit has no room. */
+  resize(bounds: { min?: number; max?: number }): void {
+    this.#pool.resize(bounds)
+  }
+
   /** A snapshot; cheap enough for every request. */
   stats(): PoolStats {
     return this.#pool.stats()

@@ -476,3 +476,20 @@ describe('hold and wait', () => {
     expect(error).toMatchObject({ code: 'ERR_ACQUIRE_TIMEOUT', holds: { connection: expect.stringMatching(/^mp/) } })
   })
 })
+
+describe('PostgresPool.evict(), resize() and releaseIdle()', () => {
+  test('PostgresPool replaces, bounds and gives up its sessions, as the server sees them', async () => {
+    await using pool = createPool(db.url, { max: 3 })
+    const pid = async (): Promise<unknown> => (await pool.sql`select pg_backend_pid() as pid`)[0]?.['pid']
+    const first = await pid()
+    expect(await pid()).toBe(first)
+    pool.evict()
+    expect(await pid()).not.toBe(first)
+    pool.resize({ min: 2 })
+    await until(() => pool.stats().idle === 2)
+    pool.resize({ min: 0 })
+    await pool.releaseIdle()
+    expect(pool.stats()).toMatchObject({ open: 0, closing: 0 })
+    await db.sessionsToBe(0)
+  })
+})
