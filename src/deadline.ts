@@ -9,14 +9,22 @@ export class DeadlineError extends Error {
 }
 
 /** A promise's outcome, or the signal's reason, whichever comes first. */
-export function orAborted<T>(promise: PromiseLike<T> | T, signal: AbortSignal): Promise<T> {
+export function orAborted<T>(promise: PromiseLike<unknown>, signal: AbortSignal | undefined): Promise<T> {
   return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    Promise.resolve(promise)
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener('abort', onAbort))
-    if (signal.aborted) onAbort()
+    const onAbort = (): void => reject(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    const off = (): void => signal?.removeEventListener('abort', onAbort)
+    promise.then(
+      (value) => {
+        off()
+        resolve(value as T)
+      },
+      (error: unknown) => {
+        off()
+        reject(error)
+      },
+    )
+    if (signal?.aborted) onAbort()
   })
 }
 

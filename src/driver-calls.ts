@@ -116,7 +116,8 @@ export class DriverCalls<C> {
   async #clean(connection: C, signal: AbortSignal): Promise<void> {
     const { onRelease } = this.#hooks
     if (this.#isDirty(connection)) await this.#driver.reset(connection, { mode: this.#options.reset, signal })
-    if (onRelease && (await orAborted(onRelease(connection), signal)) === false) throw new Error('onRelease refused it')
+    if (onRelease && (await orAborted(Promise.resolve(onRelease(connection)), signal)) === false)
+      throw new Error('onRelease refused it')
   }
 
   #isDirty(connection: C): boolean {
@@ -170,7 +171,7 @@ export class DriverCalls<C> {
       // A driver that cannot tell who a connection is could not have it ended, should that be needed.
       this.#driver.identity(connection)
       if (this.#driver.isBroken(connection)) throw new Error('the connection was dead when it was opened')
-      await orAborted(this.#hooks.onOpen?.(connection), signal)
+      await orAborted(Promise.resolve(this.#hooks.onOpen?.(connection)), signal)
       return connection
     } catch (cause) {
       const doubtful = await this.#driver.close(connection, signal).then(
@@ -221,10 +222,13 @@ export class DriverCalls<C> {
     if (!onAcquire) return false
     const left = (slot.waiter?.deadlineAt ?? Infinity) - this.#clock.now()
     const ms = Math.max(0, Math.min(left, longestAskMs))
-    const answer = await withinDeadline((signal) => orAborted(onAcquire(slot.connection as C), signal), {
-      clock: this.#clock,
-      ms,
-    })
+    const answer = await withinDeadline(
+      (signal) => orAborted(Promise.resolve(onAcquire(slot.connection as C)), signal),
+      {
+        clock: this.#clock,
+        ms,
+      },
+    )
     return answer === false
   }
 

@@ -4,7 +4,7 @@ import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import type { Identity } from '../driver.ts'
 import { ConnectionLostError } from '../errors.ts'
-import { unlessAborted } from './abort.ts'
+import { orAborted } from '../deadline.ts'
 import { sendCancelRequest } from './cancel.ts'
 import type { Address } from './dial.ts'
 import { serverError } from './connect-error.ts'
@@ -143,7 +143,7 @@ export class Connection {
     const query = this.#inner.unsafe(text, parameters)
     // Marked as executed: `then` is to wait for it, not to start it.
     query.executed = true
-    const rows = unlessAborted<readonly Row[]>(query, signal)
+    const rows = orAborted<readonly Row[]>(query, signal)
     return { rows, task: this.run(query, { own: true }) }
   }
 
@@ -153,7 +153,7 @@ export class Connection {
     if (this.idle) return Promise.resolve()
     const waiter = deferred<void>()
     this.#idleWaiters.push(waiter)
-    return unlessAborted<void>(waiter.promise, signal)
+    return orAborted<void>(waiter.promise, signal)
   }
 
   /** Cancels one query: before it is sent, or on the server. Nothing happens if it is not on this connection. */

@@ -1,5 +1,5 @@
 import { ConnectError } from '../errors.ts'
-import { unlessAborted } from './abort.ts'
+import { orAborted } from '../deadline.ts'
 import { codeOf, connectError, serverError } from './connect-error.ts'
 import { Connection } from './connection.ts'
 import { dial } from './dial.ts'
@@ -80,7 +80,7 @@ export class Opener {
   async #password(signal: AbortSignal): Promise<string> {
     const { password } = this.settings
     if (typeof password === 'string') return password
-    const given = await unlessAborted<unknown>(Promise.resolve(password()), signal)
+    const given = await orAborted<unknown>(Promise.resolve(password()), signal)
     if (typeof given !== 'string') throw new TypeError('password() must return a string')
     return given
   }
@@ -124,7 +124,7 @@ export class Opener {
         died: die,
       })
     })
-    await unlessAborted(Promise.race([ready, died]), signal)
+    await orAborted(Promise.race([ready, died]), signal)
     return new Connection(wire, inner, this.settings.address, tag)
   }
 }
@@ -134,7 +134,7 @@ async function leave(wire: Wire, signal: AbortSignal): Promise<boolean> {
   const error = new Error('the connection could not be opened')
   wire.hangUp(error)
   try {
-    await unlessAborted(wire.released, signal)
+    await orAborted(wire.released, signal)
     return true
   } catch {
     wire.kill(error)
