@@ -36,7 +36,8 @@ export const systemClock: Clock = {
     if (isCoarseStale) {
       isCoarseStale = false
       coarse = sharedOrigin + performance.now()
-      setImmediate(forgetCoarse).unref()
+      // Not unreferenced: the loop could sleep before it, and what wakes it up would see the time it fell asleep.
+      setImmediate(forgetCoarse)
     }
     return coarse
   },

@@ -6,7 +6,7 @@ import { Counters } from './counters.ts'
 import { Idle } from './idle.ts'
 import type { ResolvedOptions } from './options.ts'
 import type { Permit, Permits } from './permits.ts'
-import { Slot } from './slot.ts'
+import { Slot, state } from './slot.ts'
 import { Slots } from './slots.ts'
 import type { CloseReason, PoolStats } from './stats.ts'
 import { Waiters } from './waiters.ts'
@@ -135,7 +135,8 @@ export class Core<C> {
   /** What the waiter is waiting for. Asked before it times out. */
   phaseOf(waiter: Waiter<Slot<C>>): AcquirePhase {
     if (waiter.deque === undefined) return 'ping'
-    if (this.#waiters.isAmongFirst(waiter, this.#slots.count('opening')) || this.#backoff.failures > 0) return 'connect'
+    if (this.#waiters.isAmongFirst(waiter, this.#slots.count(state.opening)) || this.#backoff.failures > 0)
+      return 'connect'
     return this.#slots.size >= this.#max ? 'queue' : 'permit'
   }
 
@@ -156,12 +157,22 @@ export class Core<C> {
 
   /** How many more connections to open now: when waiters outnumber openings, or `min` is unmet. */
   lacking(now: number): number {
-    return now < this.#backoff.until ? 0 : this.#lackingSoon()
+    return now < this.#backoff.until ? 0 : this.lackingSoon
+  }
+
+  /** As `lacking`, whether or not connecting is worth a try now. */
+  get lackingSoon(): number {
+    if (this.#phase !== 'open' || this.#refusal) return 0
+    const forWaiters = this.#waiters.users - this.#slots.count(state.opening)
+    const forMin = this.#min - this.living - this.#slots.count(state.opening)
+    const wanted = Math.max(0, Math.min(Math.max(forWaiters, forMin), this.#max - this.#slots.size))
+    // While connecting fails, one attempt at a time finds out whether it still does.
+    return this.#backoff.failures > 0 ? Math.min(wanted, this.#slots.count(state.opening) > 0 ? 0 : 1) : wanted
   }
 
   /** When to look again whether connections are lacking: the end of the backoff. Undefined if nothing is lacking. */
   retryAt(now: number): number | undefined {
-    return this.#backoff.until > now && this.#lackingSoon() > 0 ? this.#backoff.until : undefined
+    return this.#backoff.until > now && this.lackingSoon > 0 ? this.#backoff.until : undefined
   }
 
   open(permit: Permit, now: number): void {
@@ -191,7 +202,7 @@ export class Core<C> {
     this.#counters.openFailures++
     this.#backoff.failed(cause, slot.round, now)
     if (cause instanceof ConnectError && cause.doubtful) {
-      this.#slots.move(slot, 'closing')
+      this.#slots.move(slot, state.closing)
       this.#permits.closing(slot.permit)
       this.inDoubt(slot)
     } else {
@@ -215,7 +226,7 @@ export class Core<C> {
    * with the next connection, within its deadline.
    */
   checked(slot: Slot<C>, failure: 'ping failed' | 'refused' | undefined, now: number): void {
-    if (slot.state !== 'checking') return
+    if (slot.state !== state.checking) return
     const waiter = slot.waiter
     slot.waiter = undefined
     const waits = waiter?.state === 'waiting'
@@ -242,17 +253,17 @@ export class Core<C> {
 
   /** Still somebody's lease? */
   isLeased(slot: Slot<C>, uses: number): boolean {
-    return slot.state === 'leased' && slot.uses === uses
+    return slot.state === state.leased && slot.uses === uses
   }
 
   /** The session is being cleaned; `released` or `destroy` follows. */
   resetting(slot: Slot<C>): void {
-    this.#slots.move(slot, 'resetting')
+    this.#slots.move(slot, state.resetting)
   }
 
   /** A clean connection comes back: to those who are worse off elsewhere, to the head of the queue, to idle. */
   released(slot: Slot<C>, now: number): void {
-    if (slot.state !== 'leased' && slot.state !== 'resetting') return
+    if (slot.state !== state.leased && slot.state !== state.resetting) return
     slot.idleAt = now
     slot.provenAt = now
     this.#counters.uses?.record(now - slot.leasedAt)
@@ -264,14 +275,14 @@ export class Core<C> {
 
   /** The connection is to be closed instead of lent again. */
   destroy(slot: Slot<C>, reason: CloseReason): void {
-    if (slot.state !== 'leased' && slot.state !== 'resetting') return
+    if (slot.state !== state.leased && slot.state !== state.resetting) return
     if (reason === 'broken' || reason === 'reset failed') this.#counters.badReturns++
     this.#retire(slot, reason)
   }
 
   /** The connection has ended by itself. Whoever leases it keeps a dead one; nobody else gets it. */
   lost(slot: Slot<C>, now: number): void {
-    if (slot.state === 'closing' || slot.state === 'gone' || slot.state === 'opening') return
+    if (slot.state === state.closing || slot.state === state.gone || slot.state === state.opening) return
     const waiter = slot.waiter
     slot.waiter = undefined
     this.#idle.remove(slot)
@@ -285,7 +296,7 @@ export class Core<C> {
 
   /** The other side has let go: the permit is free. */
   closed(slot: Slot<C>): void {
-    if (slot.state !== 'closing') return
+    if (slot.state !== state.closing) return
     this.#leave(slot)
   }
 
@@ -303,7 +314,7 @@ export class Core<C> {
   /** Gives idle connections back, but for `min`. Returns those that are closing now. */
   releaseIdle(): Slot<C>[] {
     const released: Slot<C>[] = []
-    while (this.living + this.#slots.count('opening') > this.#min) {
+    while (this.living + this.#slots.count(state.opening) > this.#min) {
       const slot = this.#idle.takeOldest()
       if (!slot) break
       this.#retire(slot, 'idle')
@@ -316,7 +327,7 @@ export class Core<C> {
   leaks(now: number, afterMs: number): Slot<C>[] {
     const found: Slot<C>[] = []
     for (const slot of this.#slots) {
-      if (slot.state !== 'leased' || slot.leaked || now - slot.leasedAt <= afterMs) continue
+      if (slot.state !== state.leased || slot.leaked || now - slot.leasedAt <= afterMs) continue
       slot.leaked = true
       this.#counters.leaks++
       found.push(slot)
@@ -359,7 +370,7 @@ export class Core<C> {
     this.#quarterEndsAt = now + this.#options.idleTimeoutMs / 4
     if (late) return this.#idle.restart()
     let surplus = this.#idle.turn()
-    while (surplus-- > 0 && this.living + this.#slots.count('opening') > this.#min) {
+    while (surplus-- > 0 && this.living + this.#slots.count(state.opening) > this.#min) {
       const slot = this.#idle.takeOldest()
       if (!slot) break
       this.#retire(slot, 'idle')
@@ -385,7 +396,7 @@ export class Core<C> {
   revoke(): number {
     let revoked = 0
     for (const slot of this.#slots) {
-      if (slot.state !== 'leased' && slot.state !== 'resetting') continue
+      if (slot.state !== state.leased && slot.state !== state.resetting) continue
       this.#retire(slot, 'revoked')
       revoked++
     }
@@ -411,7 +422,7 @@ export class Core<C> {
   }
 
   get opening(): number {
-    return this.#slots.count('opening')
+    return this.#slots.count(state.opening)
   }
 
   get idle(): number {
@@ -449,10 +460,10 @@ export class Core<C> {
       min: this.#min,
       max: this.#max,
       open: this.living,
-      opening: slots.count('opening'),
-      idle: slots.count('idle'),
-      leased: slots.count('leased'),
-      closing: slots.count('closing'),
+      opening: slots.count(state.opening),
+      idle: slots.count(state.idle),
+      leased: slots.count(state.leased),
+      closing: slots.count(state.closing),
       doubtful: slots.doubtful,
       waiting: this.#waiters.size,
       ...this.#counters.snapshot(),
@@ -464,11 +475,11 @@ export class Core<C> {
     /* v8 ignore start -- every other side of these is a bug */
     const idle = this.#idle.all()
     const broken = [
-      this.#slots.count('idle') > this.#maxIdle && 'more idle connections than maxIdle',
+      this.#slots.count(state.idle) > this.#maxIdle && 'more idle connections than maxIdle',
       this.#slots.unclosed > this.#max && this.#idle.size > 0 && 'idle connections beyond max',
       this.#idle.size > 0 && this.#waiters.size > 0 && 'somebody waits beside an idle connection',
       !this.#slots.isSound && 'the counts do not fit the states',
-      (idle.length !== this.#slots.count('idle') || idle.some((slot) => slot.state !== 'idle')) &&
+      (idle.length !== this.#slots.count(state.idle) || idle.some((slot) => slot.state !== state.idle)) &&
         'idle is not what is idle',
       this.#phase !== 'open' && (this.#waiters.size > 0 || idle.length > 0) && 'a closed pool waits or idles',
       (this.#phase === 'closed') !== (this.#phase !== 'open' && this.#slots.size === 0) && 'closed is not empty',
@@ -478,15 +489,6 @@ export class Core<C> {
   }
 
   // ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #lackingSoon(): number {
-    if (this.#phase !== 'open' || this.#refusal) return 0
-    const forWaiters = this.#waiters.users - this.#slots.count('opening')
-    const forMin = this.#min - this.living - this.#slots.count('opening')
-    const wanted = Math.max(0, Math.min(Math.max(forWaiters, forMin), this.#max - this.#slots.size))
-    // While connecting fails, one attempt at a time finds out whether it still does.
-    return this.#backoff.failures > 0 ? Math.min(wanted, this.#slots.count('opening') > 0 ? 0 : 1) : wanted
-  }
 
   /** The idle connection whose turn it is. Those that are too old are retired on the way. */
   #nextIdle(now: number): Slot<C> | undefined {
@@ -522,7 +524,7 @@ export class Core<C> {
     const waiter = this.#waiters.next()
     if (waiter) return this.#options.checkAlways ? this.#check(slot, waiter, now) : this.#serve(waiter, slot, now)
     if (this.#idle.size >= this.#maxIdle) return this.#retire(slot, 'surplus')
-    this.#slots.move(slot, 'idle')
+    this.#slots.move(slot, state.idle)
     this.#idle.add(slot)
   }
 
@@ -534,7 +536,7 @@ export class Core<C> {
   }
 
   #lease(slot: Slot<C>, now: number): void {
-    this.#slots.move(slot, 'leased')
+    this.#slots.move(slot, state.leased)
     slot.uses++
     slot.leasedAt = now
     slot.leaked = false
@@ -544,7 +546,7 @@ export class Core<C> {
   #check(slot: Slot<C>, waiter: Waiter<Slot<C>>, now: number): void {
     const ping = this.#needsPing(slot, now)
     this.#idle.remove(slot)
-    this.#slots.move(slot, 'checking')
+    this.#slots.move(slot, state.checking)
     slot.waiter = waiter
     this.actions.push({ do: 'check', slot, ping })
   }
@@ -564,7 +566,7 @@ export class Core<C> {
   }
 
   #retire(slot: Slot<C>, reason: CloseReason): void {
-    this.#slots.move(slot, 'closing')
+    this.#slots.move(slot, state.closing)
     slot.closeReason = reason
     this.#counters.closes[reason]++
     this.#permits.closing(slot.permit)
@@ -576,7 +578,7 @@ export class Core<C> {
   }
 
   #leave(slot: Slot<C>): void {
-    this.#slots.move(slot, 'gone')
+    this.#slots.move(slot, state.gone)
     this.#permits.give(slot.permit)
     this.#closeIfEmpty()
   }

@@ -5,6 +5,8 @@ import { ConnectError, messageOf } from './errors.ts'
 import type { Lease } from './lease.ts'
 import type { Hooks, ResolvedOptions } from './options.ts'
 import type { Permits } from './permits.ts'
+import type { Refs } from './refs.ts'
+import { state } from './slot.ts'
 import type { Slot } from './slot.ts'
 import type { Watch } from './watch.ts'
 
@@ -18,6 +20,7 @@ const barePauseMs = 1_000
 interface DriverCallsDetails<C> {
   driver: Driver<C>
   hooks: Hooks<C>
+  refs: Refs<C>
   core: Core<C>
   permits: Permits
   options: ResolvedOptions
@@ -40,6 +43,7 @@ interface DriverCallsDetails<C> {
 export class DriverCalls<C> {
   readonly #driver: Driver<C>
   readonly #hooks: Hooks<C>
+  readonly #refs: Refs<C>
   readonly #core: Core<C>
   readonly #permits: Permits
   readonly #options: ResolvedOptions
@@ -58,6 +62,7 @@ export class DriverCalls<C> {
   constructor(details: DriverCallsDetails<C>) {
     this.#driver = details.driver
     this.#hooks = details.hooks
+    this.#refs = details.refs
     this.#core = details.core
     this.#permits = details.permits
     this.#options = details.options
@@ -68,11 +73,6 @@ export class DriverCalls<C> {
     this.#changed = details.changed
     this.#incurable = details.incurable
     this.#leaseFirst = details.leaseFirst
-  }
-
-  /** A connection that nobody uses keeps no process alive. */
-  rest(slot: Slot<C>): void {
-    if (slot.state === 'idle') this.#driver.unref?.(slot.connection as C)
   }
 
   // ── Releasing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,7 +161,7 @@ export class DriverCalls<C> {
       this.#core.lost(slot, this.#clock.now())
       this.#changed()
     })
-    this.rest(slot)
+    this.#refs.letGo(slot)
     this.#changed()
   }
 
@@ -196,7 +196,7 @@ export class DriverCalls<C> {
   /** A round trip where one is needed, and whoever may refuse the connection. */
   async check(slot: Slot<C>, ping: boolean): Promise<void> {
     const connection = slot.connection as C
-    this.#driver.ref?.(connection)
+    this.#refs.hold(slot)
     let failure: 'ping failed' | 'refused' | undefined
     try {
       if (ping) {
@@ -212,7 +212,7 @@ export class DriverCalls<C> {
       slot.note ??= cause
     }
     this.#core.checked(slot, failure, this.#clock.now())
-    this.rest(slot)
+    this.#refs.letGo(slot)
     this.#changed()
   }
 
@@ -251,7 +251,7 @@ export class DriverCalls<C> {
     const { tag } = slot.permit
     const reason = slot.closeReason ?? 'surplus'
     this.#watch.tell('millpond:close', () => ({ connection: tag, reason, cause: slot.note }))
-    this.#driver.ref?.(connection)
+    this.#refs.hold(slot)
     try {
       await withinDeadline((signal) => this.#driver.close(connection, signal), {
         clock: this.#clock,
@@ -277,7 +277,7 @@ export class DriverCalls<C> {
   }
 
   #closed(slot: Slot<C>): void {
-    if (slot.state !== 'closing') return
+    if (slot.state !== state.closing) return
     this.#core.closed(slot)
     if (slot.connection !== undefined) this.#tellHook(slot)
     this.#changed()
@@ -302,7 +302,7 @@ export class DriverCalls<C> {
       slot.connection === undefined
         ? { pid: 0, secret: 0, tag: slot.permit.tag }
         : this.#driver.identity(slot.connection)
-    while (slot.state === 'closing' && !this.#stopping.aborted && this.#driver.reap) {
+    while (slot.state === state.closing && !this.#stopping.aborted && this.#driver.reap) {
       if (await this.reap(identity)) return this.#closed(slot)
       await new Promise<void>((resolve) => {
         this.#clock.setTimer(resolve, reapPauseMs, false)

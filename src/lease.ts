@@ -1,4 +1,5 @@
 import { LeaseReleasedError, LeaseRevokedError } from './errors.ts'
+import { state } from './slot.ts'
 import type { Slot } from './slot.ts'
 
 /** Whom a lease goes back to. */
@@ -58,7 +59,8 @@ export class Lease<C> implements AsyncDisposable {
 
   /** @internal Whether the connection lives on, after the release too. */
   get lives(): boolean {
-    return this.#slot.state !== 'closing' && this.#slot.state !== 'gone'
+    const at = this.#slot.state
+    return at !== state.closing && at !== state.gone
   }
 
   /** Whether `release()` or `destroy()` has been called. */

@@ -54,7 +54,8 @@ export class CoreUser<C> implements PermitUser {
   }
 
   get lacking(): number {
-    return this.#core.lacking(this.#clock.now())
+    // Asked on each release: the clock only if it matters.
+    return this.#core.lackingSoon === 0 ? 0 : this.#core.lacking(this.#clock.now())
   }
 
   open(permit: Permit): void {

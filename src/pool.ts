@@ -8,7 +8,6 @@ import type { Clock, Timer } from './clock.ts'
 import { Core } from './core.ts'
 import { deferred } from './deferred.ts'
 import type { Deferred } from './deferred.ts'
-import type { Driver } from './driver.ts'
 import { DriverCalls, closeConnectionTimeoutMs } from './driver-calls.ts'
 import { AcquireTimeoutError, optionTypeError } from './errors.ts'
 import type { AcquirePhase } from './errors.ts'
@@ -21,6 +20,7 @@ import type { GenericPoolOptions, Hooks, ResolvedOptions } from './options.ts'
 import { CoreUser } from './permit-user.ts'
 import { LocalPermits } from './permits.ts'
 import type { Permits } from './permits.ts'
+import { Refs } from './refs.ts'
 import type { Slot } from './slot.ts'
 import type { PoolStats } from './stats.ts'
 import { Watch } from './watch.ts'
@@ -54,7 +54,6 @@ const done: Promise<void> = Promise.resolve()
  * ```
  */
 export class Pool<C> implements AsyncDisposable {
-  readonly #driver: Driver<C>
   readonly #hooks: Hooks<C>
   readonly #options: ResolvedOptions
   readonly #clock: Clock
@@ -62,6 +61,7 @@ export class Pool<C> implements AsyncDisposable {
   readonly #core: Core<C>
   readonly #user: CoreUser<C>
   readonly #watch: Watch
+  readonly #refs: Refs<C>
   readonly #calls: DriverCalls<C>
   readonly #acquirer: Acquirer<C>
   readonly #lessor: Lessor<C>
@@ -85,19 +85,20 @@ export class Pool<C> implements AsyncDisposable {
     if (typeof driver !== 'object' || driver === null) {
       throw optionTypeError('driver', 'driver must be an object that implements Driver.')
     }
-    this.#driver = driver
     // Every call that is under way listens, and there may be many.
     setMaxListeners(0, this.#opening.signal, this.#stopping.signal)
     const { hooks, rest } = splitHooks<C>(others)
     this.#hooks = hooks
     this.#options = resolveOptions(rest)
     this.#watch = new Watch(this.#options.name, this.#options.log)
+    this.#refs = new Refs<C>(driver)
     this.#clock = this.#options.clock
     this.#permits = permitsFor(this.#options)
     this.#core = new Core<C>({ ...this.#options, checkAlways: hooks.onAcquire !== undefined }, this.#permits)
     this.#calls = new DriverCalls<C>({
       driver,
       hooks,
+      refs: this.#refs,
       watch: this.#watch,
       core: this.#core,
       permits: this.#permits,
@@ -280,8 +281,8 @@ export class Pool<C> implements AsyncDisposable {
 
   #lend(slot: Slot<C>, waitedMs: number, trace: Error | undefined): Lease<C> {
     slot.trace = trace
-    this.#driver.ref?.(slot.connection as C)
-    if (this.#watch.hears('millpond:acquire')) {
+    this.#refs.hold(slot)
+    if (this.#watch.hearsLeases) {
       slot.leasedAt = this.#clock.now()
       this.#watch.tell('millpond:acquire', () => ({ connection: slot.permit.tag, waitedMs }))
     }
@@ -370,7 +371,7 @@ export class Pool<C> implements AsyncDisposable {
   #release(slot: Slot<C>, uses: number): Promise<void> {
     if (!this.#core.isLeased(slot, uses)) return done
     const connection = slot.connection as C
-    if (this.#watch.hears('millpond:release')) {
+    if (this.#watch.hearsLeases) {
       const heldMs = this.#clock.now() - slot.leasedAt
       this.#watch.tell('millpond:release', () => ({ connection: slot.permit.tag, heldMs }))
     }
@@ -386,7 +387,7 @@ export class Pool<C> implements AsyncDisposable {
 
   #released(slot: Slot<C>): void {
     this.#core.released(slot, this.#coarseNow())
-    this.#calls.rest(slot)
+    this.#refs.letGo(slot)
     if (this.#core.actions.length > 0 || this.#permits.unsettled) this.#act(true)
   }
 

@@ -3,32 +3,50 @@ import type { Permit } from './permits.ts'
 import type { CloseReason } from './stats.ts'
 import type { Waiter } from './waiters.ts'
 
-// Legal moves:
-//
-//   opening    the driver is connecting                         → idle, checking, leased, closing, gone (none was opened)
-//   idle       may be lent                                      → checking, leased, closing
-//   checking   being looked at on the way out                   → idle, checking, leased, closing
-//   leased     with a user                                      → idle, checking, leased, resetting, closing
-//   resetting  being cleaned on the way in                      → idle, checking, leased, closing
-//   closing    until the server has let go                      → gone
-//   gone       the permit has been given back
-const moves: Readonly<Record<SlotState, readonly SlotState[]>> = {
-  opening: ['idle', 'checking', 'leased', 'closing', 'gone'],
-  idle: ['checking', 'leased', 'closing'],
-  checking: ['idle', 'checking', 'leased', 'closing'],
-  leased: ['idle', 'checking', 'leased', 'resetting', 'closing'],
-  resetting: ['idle', 'checking', 'leased', 'closing'],
-  closing: ['gone'],
-  gone: [],
-}
+/** What a slot is at. Numbers: a lease moves its slot twice. */
+export const state = {
+  /** The driver is connecting. */
+  opening: 0,
+  /** May be lent. */
+  idle: 1,
+  /** Being looked at on the way out. */
+  checking: 2,
+  /** With a user. */
+  leased: 3,
+  /** Being cleaned on the way in. */
+  resetting: 4,
+  /** Until the server has let go. */
+  closing: 5,
+  /** The permit has been given back. */
+  gone: 6,
+} as const
 
-export type SlotState = 'opening' | 'idle' | 'checking' | 'leased' | 'resetting' | 'closing' | 'gone'
+export type State = (typeof state)[keyof typeof state]
+
+export const stateNames = Object.keys(state) as readonly (keyof typeof state)[]
+
+const { idle, checking, leased, resetting, closing, gone } = state
+
+/** Where each state may lead to, one bit each. From opening to gone: none was opened. */
+const moves: readonly number[] = [
+  bits(idle, checking, leased, closing, gone),
+  bits(checking, leased, closing),
+  bits(idle, checking, leased, closing),
+  bits(idle, checking, leased, resetting, closing),
+  bits(idle, checking, leased, closing),
+  bits(gone),
+  bits(),
+]
+
+function bits(...states: State[]): number {
+  return states.reduce<number>((all, one) => all | (1 << one), 0)
+}
 
 /** One permit's record: at most one connection, and everything the pool knows of it. `move` alone writes the state. */
 export class Slot<C> implements Linked<Slot<C>> {
   readonly permit: Permit
   /** Written by `move` only. */
-  state: SlotState = 'opening'
+  state: State = state.opening
   /** Set from the end of opening on. */
   connection: C | undefined
   openedAt = 0
@@ -45,6 +63,9 @@ export class Slot<C> implements Linked<Slot<C>> {
   /** Leases so far; tells a lease whether the slot is still its own. */
   uses = 0
   leasedAt = 0
+  /** Whether its connection keeps the process alive; and whether it came back in this turn (see refs.ts). */
+  holdsProcess = true
+  back = false
   /** Where it was acquired, while leaks are looked for. */
   trace: Error | undefined
   /** Reported as a leak already. */
@@ -70,7 +91,10 @@ export class Slot<C> implements Linked<Slot<C>> {
 }
 
 /** The only writer of a slot's state. */
-export function move<C>(slot: Slot<C>, to: SlotState): void {
-  if (!moves[slot.state].includes(to)) throw new Error(`bug: a slot cannot move from ${slot.state} to ${to}`)
+export function move<C>(slot: Slot<C>, to: State): void {
+  const from = slot.state
+  if (((moves[from]! >> to) & 1) === 0) {
+    throw new Error(`bug: a slot cannot move from ${stateNames[from]} to ${stateNames[to]}`)
+  }
   slot.state = to
 }

@@ -1,5 +1,5 @@
-import { move } from './slot.ts'
-import type { Slot, SlotState } from './slot.ts'
+import { move, state, stateNames } from './slot.ts'
+import type { Slot, State } from './slot.ts'
 
 /**
  * All slots of a pool, and how many there are of each state.
@@ -8,6 +8,7 @@ import type { Slot, SlotState } from './slot.ts'
  */
 export class Slots<C> implements Iterable<Slot<C>> {
   readonly #all = new Set<Slot<C>>()
+  /** By state. */
   readonly #counts = noSlots()
   #doubtful = 0
 
@@ -15,19 +16,19 @@ export class Slots<C> implements Iterable<Slot<C>> {
     return this.#all.size
   }
 
-  count(state: SlotState): number {
-    return this.#counts[state]
+  count(of: State): number {
+    return this.#counts[of]!
   }
 
   /** Connections that can be lent, now or later. */
   get living(): number {
-    const { idle, checking, leased, resetting } = this.#counts
-    return idle + checking + leased + resetting
+    const counts = this.#counts
+    return counts[state.idle]! + counts[state.checking]! + counts[state.leased]! + counts[state.resetting]!
   }
 
   /** Those that will be connections, or are: all but those that close. */
   get unclosed(): number {
-    return this.#all.size - this.#counts.closing
+    return this.#all.size - this.#counts[state.closing]!
   }
 
   /** Closing ones that only a reaper can end. */
@@ -38,16 +39,16 @@ export class Slots<C> implements Iterable<Slot<C>> {
   /** Adds one that begins to open. */
   add(slot: Slot<C>): void {
     this.#all.add(slot)
-    this.#counts[slot.state]++
+    this.#counts[slot.state]!++
   }
 
   /** Moves one to another state; into `gone`, and it is here no more. */
-  move(slot: Slot<C>, to: SlotState): void {
+  move(slot: Slot<C>, to: State): void {
     const from = slot.state
     move(slot, to)
-    this.#counts[from]--
-    if (to !== 'gone') {
-      this.#counts[to]++
+    this.#counts[from]!--
+    if (to !== state.gone) {
+      this.#counts[to]!++
       return
     }
     if (slot.doubtful) this.#doubtful--
@@ -57,7 +58,7 @@ export class Slots<C> implements Iterable<Slot<C>> {
 
   /** Nobody saw the end of this one. False if that was known. */
   doubt(slot: Slot<C>): boolean {
-    if (slot.state !== 'closing' || slot.doubtful) return false
+    if (slot.state !== state.closing || slot.doubtful) return false
     slot.doubtful = true
     this.#doubtful++
     return true
@@ -70,11 +71,11 @@ export class Slots<C> implements Iterable<Slot<C>> {
   /** Whether what must always hold does. */
   get isSound(): boolean {
     const counts = noSlots()
-    for (const { state } of this.#all) counts[state]++
-    return JSON.stringify(counts) === JSON.stringify(this.#counts) && counts.gone === 0
+    for (const slot of this.#all) counts[slot.state]!++
+    return counts.every((count, of) => count === this.#counts[of]) && counts[state.gone] === 0
   }
 }
 
-function noSlots(): Record<SlotState, number> {
-  return { opening: 0, idle: 0, checking: 0, leased: 0, resetting: 0, closing: 0, gone: 0 }
+function noSlots(): number[] {
+  return stateNames.map(() => 0)
 }

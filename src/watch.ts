@@ -57,21 +57,33 @@ const channels: { readonly [K in keyof Events]: Channel } = {
   'millpond:hook-error': channel('millpond:hook-error'),
 }
 
+const { 'millpond:acquire': begins, 'millpond:release': ends } = channels
+
 const debug = debuglog('millpond')
+/** `NODE_DEBUG` is read once; the getter costs as much as half an acquire. */
+const debugs = debug.enabled
 
 /** Tells whoever listens what happens in one pool. */
 export class Watch {
   readonly #pool: string
   readonly #log: ((event: PoolEvent) => void) | undefined
+  /** Every event has a listener. */
+  readonly #all: boolean
 
   constructor(pool: string, log: ((event: PoolEvent) => void) | undefined) {
     this.#pool = pool
     this.#log = log
+    this.#all = log !== undefined || debugs
   }
 
   /** Whether anybody would hear this event. */
   hears(type: keyof Events): boolean {
-    return channels[type].hasSubscribers || this.#log !== undefined || debug.enabled
+    return this.#all || channels[type].hasSubscribers
+  }
+
+  /** Whether anybody would hear that a lease begins or ends. */
+  get hearsLeases(): boolean {
+    return this.#all || begins.hasSubscribers || ends.hasSubscribers
   }
 
   /** `make` is called only if somebody listens. */
@@ -79,7 +91,7 @@ export class Watch {
     if (!this.hears(type)) return
     const event = { type, pool: this.#pool, ...make() } as unknown as PoolEvent
     if (channels[type].hasSubscribers) channels[type].publish(event)
-    if (debug.enabled) debug(inWords(event))
+    if (debugs) debug(inWords(event))
     try {
       this.#log?.(event)
     } catch (error) {

@@ -11,7 +11,7 @@ const floors: readonly (readonly string[])[] = [
   ['stats'],
   ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'signals'],
   ['watch', 'slot', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],
-  ['options', 'action', 'idle', 'slots', 'lease', 'broker/ledger'],
+  ['options', 'action', 'idle', 'slots', 'lease', 'refs', 'broker/ledger'],
   ['core', 'acquire', 'presets', 'broker/settle', 'broker/registers', 'broker/look', 'broker/release', 'broker/bury'],
   ['driver-calls', 'permit-user', 'broker/'],
   ['pool'],

@@ -25,7 +25,7 @@ import { SlotPermit } from './permit.ts'
 import { PoolHost } from './pool-host.ts'
 import { registers } from './registers.ts'
 import type { Registers } from './registers.ts'
-import { isOutdated } from './release.ts'
+import { isOutdated, runRelease } from './release.ts'
 import { phases } from './settle.ts'
 import { noStats, readStats } from './stats.ts'
 import { Wakes } from './wakes.ts'
@@ -111,8 +111,7 @@ export class Member implements Permits {
     if (!place || this.#phase !== 'joined' || !(permit instanceof SlotPermit)) return false
     const { r, host, seat } = place
     host.openedAt = openedAt
-    r.at = 'release'
-    run(r, seat.ledger, host, phases)
+    runRelease(r, seat.ledger, host, phases)
     permit.forOthers = r.yields
     return r.yields
   }

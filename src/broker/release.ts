@@ -1,6 +1,7 @@
 import { nobody, owedOnRelease } from './allocation.ts'
 import { at, elapsed, header } from './layout.ts'
-import { look } from './look.ts'
+import { look, run } from './look.ts'
+import type { Ledger } from './layout.ts'
 import type { Host, Phase, PhaseOf, Registers } from './registers.ts'
 
 // The hot path: a lease has ended, and its connection could be lent again. While nobody else wants anything this is one
@@ -38,6 +39,16 @@ export const releasePhases: Readonly<Record<ReleasePhase, PhaseOf>> = {
     r.yields = owedOnRelease(r.view, r.me, waited, host.openFor) !== nobody
     r.at = 'rest'
   },
+}
+
+const { release, 'show idle': showIdle, 'load asks': loadAsks } = releasePhases
+
+/** The phases of a release in a row: no table is asked for the next one while nobody else wants anything. */
+export function runRelease(r: Registers, ledger: Ledger, host: Host, phases: Readonly<Record<Phase, PhaseOf>>): void {
+  release(r, ledger, host)
+  if (r.at === 'show idle') showIdle(r, ledger, host)
+  loadAsks(r, ledger, host)
+  if (r.at !== 'rest') run(r, ledger, host, phases)
 }
 
 /** Whether the row does not fit the pool any more in a way that others could suffer from: then settle. */

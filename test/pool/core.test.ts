@@ -5,7 +5,7 @@ import type { Action } from '../../src/action.ts'
 import type { CoreOptions } from '../../src/core.ts'
 import { ConnectError } from '../../src/errors.ts'
 import type { Permit, Permits } from '../../src/permits.ts'
-import { Slot, move } from '../../src/slot.ts'
+import { Slot, move, state } from '../../src/slot.ts'
 import { Waiter } from '../../src/waiters.ts'
 
 interface Connection {
@@ -208,7 +208,7 @@ describe('Core', () => {
 
   test('a slot that moves where it may not is a bug, and says so', () => {
     const slot = new Slot<Connection>({ tag: 't' }, { round: 0, generation: 0 })
-    expect(() => move(slot, 'resetting')).toThrow('bug: a slot cannot move from opening to resetting')
+    expect(() => move(slot, state.resetting)).toThrow('bug: a slot cannot move from opening to resetting')
   })
 
   test('Core.wait() for the pool itself goes before everybody, and is refused like everybody', () => {
@@ -353,7 +353,7 @@ describe('Core', () => {
               if (slot) core.released(slot, bench.now)
             } else if (kind === 'reset') {
               const slot = pick(bench.leased, index)
-              if (slot?.state === 'leased') {
+              if (slot?.state === state.leased) {
                 core.resetting(slot)
                 resetting.push(slot)
               } else {

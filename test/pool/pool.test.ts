@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import {
   AcquireTimeoutError,
@@ -431,17 +432,23 @@ describe('Pool and idle connections', () => {
     expect(driver.counted).toBe(0)
   })
 
-  test('Pool holds the process for connections in use, not for idle ones', async () => {
+  test('Pool holds the process for connections in use, from the next turn on not for idle ones', async () => {
     const { pool, driver, clock } = rig()
     const lease = await pool.acquire()
     expect(driver.connections[0]?.referenced).toBe(true)
     await lease.release()
+    await turn()
     expect(driver.connections[0]?.referenced).toBe(false)
     expect(clock.timers.keepAlive).toBe(0)
     await clock.advance(1_001)
     const again = await pool.acquire()
     expect(driver.connections[0]?.referenced).toBe(true)
     await again.release()
+    const inTheSameTurn = await pool.acquire()
+    await turn()
+    expect(driver.connections[0]?.referenced).toBe(true)
+    await inTheSameTurn.release()
+    await turn()
     expect(driver.connections[0]?.referenced).toBe(false)
   })
 })
