@@ -132,7 +132,8 @@ export interface GenericPoolOptions<C> extends PoolOptions {
 /** The hooks of a pool, all optional. */
 export type Hooks<C> = Pick<GenericPoolOptions<C>, 'onOpen' | 'onAcquire' | 'onRelease' | 'onClose'>
 
-const hookNames = ['onOpen', 'onAcquire', 'onRelease', 'onClose'] as const
+/** The names of all hooks, for those who have to tell them from other options. */
+export const hookNames = ['onOpen', 'onAcquire', 'onRelease', 'onClose'] as const
 
 /** Takes the hooks out of the options of a pool. */
 export function splitHooks<C>(options: Omit<GenericPoolOptions<C>, 'driver'>): { hooks: Hooks<C>; rest: PoolOptions } {

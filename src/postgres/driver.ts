@@ -1,7 +1,9 @@
 import type { Driver, Identity, ResetMode } from '../driver.ts'
 import { ConnectError } from '../errors.ts'
+import type { Hooks } from '../options.ts'
 import { connectError } from './connect-error.ts'
 import type { Connection } from './connection.ts'
+import { HookCalls } from './hooks.ts'
 import { Opener } from './open.ts'
 import type { PostgresSettings } from './options.ts'
 import { reap } from './reap.ts'
@@ -9,31 +11,47 @@ import { resetStatement } from './reset.ts'
 import type { Template } from './template.ts'
 import { ArrayTypes } from './types.ts'
 
+/** What a connection that came too late is given to close in an orderly way: less than the deadline's own grace. */
+const graceMs = 400
+
 /** How the pool opens, checks, cleans and closes connections to one PostgreSQL server. */
 export class PostgresDriver implements Driver<Connection> {
   readonly #settings: PostgresSettings
   readonly #opener: Opener
   readonly #types: ArrayTypes
+  readonly #hooks: HookCalls
 
   constructor(settings: PostgresSettings, template: Template) {
     this.#settings = settings
     this.#opener = new Opener(settings, template)
     this.#types = new ArrayTypes(template.options, settings.fetchTypes)
+    this.#hooks = new HookCalls(settings.hooks, template)
   }
 
   async open({ signal, tag }: { signal: AbortSignal; tag: string }): Promise<Connection> {
     const connection = await this.#opener.open(tag, signal)
     try {
-      await this.#types.ready(connection, signal)
+      await this.#types.ready(connection, signal).catch((cause: unknown) => {
+        throw new ConnectError('it did not tell its array types (fetch_types: false goes without)', { cause })
+      })
+      await this.#hooks.opened(connection, { again: false, signal })
       return connection
     } catch (cause) {
-      const released = await connection.end(signal).then(
+      const released = await connection.end(signal.aborted ? AbortSignal.timeout(graceMs) : signal).then(
         () => true,
         () => false,
       )
-      const hint = new ConnectError('it did not tell its array types (fetch_types: false goes without)', { cause })
-      throw connectError(this.#settings, hint, !released)
+      throw connectError(this.#settings, cause, !released)
     }
+  }
+
+  /** What the pool calls beside the driver; `onOpen` is part of opening, and of each reset. */
+  get hooks(): Hooks<Connection> {
+    const { signal } = new AbortController()
+    return this.#hooks.forPool(async (connection) => {
+      const mode = this.#settings.pool.reset === 'none' ? 'none' : 'auto'
+      if (this.needsReset(connection, mode)) await this.reset(connection, { mode, signal })
+    })
   }
 
   close(connection: Connection, signal: AbortSignal): Promise<void> {
@@ -50,7 +68,7 @@ export class PostgresDriver implements Driver<Connection> {
     return connection.traces.session || connection.traces.stale
   }
 
-  /** Waits for what still runs, then rolls back and cleans, in one round trip. */
+  /** Waits for what still runs, then rolls back and cleans, in one round trip; then the session is configured again. */
   async reset(connection: Connection, { mode, signal }: { mode: ResetMode; signal: AbortSignal }): Promise<void> {
     if (mode === 'none') return
     if (await connection.isUnfinished()) throw new Error('a COPY or a cursor was left unfinished')
@@ -67,11 +85,13 @@ export class PostgresDriver implements Driver<Connection> {
       throw new Error('the lease used PREPARE, DEALLOCATE or DISCARD: its prepared statements are not known')
     const statements: string[] = []
     if (connection.status !== 'I') statements.push('ROLLBACK')
-    if (mode === 'full' || traces.session) statements.push(resetStatement)
+    const cleans = mode === 'full' || traces.session
+    if (cleans) statements.push(resetStatement)
     if (statements.length === 0) return
     await connection.ask(statements.join(';'), [], signal)
     if (connection.status !== 'I') throw new Error('a transaction is still open after ROLLBACK')
     traces.clean()
+    if (cleans) await this.#hooks.opened(connection, { again: true, signal })
   }
 
   isBroken(connection: Connection): boolean {
@@ -96,7 +116,15 @@ export class PostgresDriver implements Driver<Connection> {
     connection.unref()
   }
 
-  reap(identity: Identity, options: { via: Connection | undefined; signal: AbortSignal }): Promise<boolean> {
-    return reap(this.#opener, identity, options)
+  async reap(
+    identity: Identity,
+    { via, signal }: { via: Connection | undefined; signal: AbortSignal },
+  ): Promise<boolean> {
+    if (!via || !this.#hooks.alterSessions) return reap(this.#opener, identity, { via, signal })
+    // Another role, for one, must not end the session. A release that resets configures it again; without, it must stay as it is.
+    if (this.#settings.pool.reset === 'none') return reap(this.#opener, identity, { via: undefined, signal })
+    via.traces.session = true
+    await via.ask(resetStatement, [], signal)
+    return reap(this.#opener, identity, { via, signal })
   }
 }

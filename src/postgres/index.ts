@@ -1,5 +1,5 @@
 export { PostgresPool, createPool } from './pool.ts'
 export { PostgresLease } from './lease.ts'
-export type { Password, PostgresPoolOptions, Types } from './options.ts'
-export type { PostgresSql } from './sql.ts'
+export type { HookSession, Password, PostgresHooks, PostgresPoolOptions } from './options.ts'
+export type { PostgresSql, Types } from './sql.ts'
 export type { TransactionOptions, TransactionSql } from './session.ts'

@@ -1,9 +1,8 @@
 import type { Lease } from '../lease.ts'
 import type { Connection } from './connection.ts'
-import type { Types } from './options.ts'
 import type { RawQuery, Target } from './query.ts'
 import { createSql } from './sql.ts'
-import type { PostgresSql } from './sql.ts'
+import type { PostgresSql, Types } from './sql.ts'
 import type { Template } from './template.ts'
 
 /** The queries of one lease: all on its connection, one after the other, and none after its release. */

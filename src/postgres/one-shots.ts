@@ -10,14 +10,18 @@ import type { RawQuery, Target } from './query.ts'
 export class OneShots implements Target {
   readonly debug: unknown
   readonly #pool: Pool<Connection>
+  readonly #looksFirst: boolean
   readonly #waiting = new Map<RawQuery, AbortController>()
 
-  constructor(pool: Pool<Connection>, debug: unknown) {
+  /** `looksFirst`: a hook takes its time over each connection; nothing can be had at once. */
+  constructor(pool: Pool<Connection>, { debug, looksFirst }: { debug: unknown; looksFirst: boolean }) {
     this.#pool = pool
+    this.#looksFirst = looksFirst
     this.debug = debug
   }
 
   run(query: RawQuery): void {
+    if (this.#looksFirst) return void this.#wait(query)
     let lease: Lease<Connection> | undefined
     try {
       lease = this.#pool.tryAcquire()

@@ -2,21 +2,84 @@ import { userInfo } from 'node:os'
 import type postgres from 'postgres'
 import { optionRangeError, optionTypeError } from '../errors.ts'
 import type { OptionError } from '../errors.ts'
-import { poolOptionNames } from '../options.ts'
+import { hookNames, poolOptionNames } from '../options.ts'
 import type { PoolOptions } from '../options.ts'
+import type { CloseReason } from '../stats.ts'
 import type { Address } from './dial.ts'
+import type { PostgresSql, Types } from './sql.ts'
 import { parseUrl } from './url.ts'
-
-/** What postgres.js calls types: how values of your own travel. */
-export type Types = Record<string, postgres.PostgresType>
 
 type PostgresJsOptions<T extends Types> = Pick<
   Partial<postgres.Options<T>>,
   'types' | 'transform' | 'debug' | 'onnotice' | 'onparameter' | 'connection' | 'prepare' | 'fetch_types'
 >
 
-/** Options of a PostgreSQL pool: those of every pool, and those of postgres.js that concern a session. */
-export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, PostgresJsOptions<T> {
+/** Which session a hook is about, as the server knows it. */
+export interface HookSession {
+  /** The server's number for the session, as in `pg_stat_activity` and in the server's log. */
+  readonly pid: number
+  /** The end of its `application_name`, and the `connection` of the pool's events. */
+  readonly tag: string
+}
+
+/**
+ * What a pool does with its sessions at the turns of their lives. A hook's `sql` runs queries on the one session, as a
+ * lease's does, until the hook has returned. Functions do not cross threads: hooks are for pools that are made in the
+ * thread they serve, and the options of a service refuse them with `ERR_OPTION`.
+ *
+ * @example
+ * ```ts
+ * import { createPool } from 'millpond/postgres'
+ *
+ * const pool = createPool(process.env.DATABASE_URL, {
+ *   onOpen: async (sql, { again }) => {
+ *     await sql`set search_path = app, public`
+ *     await sql`set statement_timeout = '30s'`
+ *     // Prepared statements outlive the reset between two leases, settings do not.
+ *     if (!again) await sql.unsafe('prepare answer as select 42 as answer')
+ *   },
+ *   onAcquire: async (sql) => {
+ *     const [row] = await sql`select pg_is_in_recovery() as standby`
+ *     return !row?.['standby'] // false: the next one, please
+ *   },
+ *   onClose: ({ pid }, reason) => console.log(`session ${pid} closed: ${reason}`),
+ * })
+ * await pool.use(async (sql) => {
+ *   await sql`set statement_timeout = '2s'` // undone on release: then it is 30 s again
+ *   await sql`execute answer`
+ * })
+ * await pool.close()
+ * ```
+ */
+export interface PostgresHooks<T extends Types = {}> {
+  /**
+   * Configures a new session before anybody gets it, within `connectTimeoutMs`. If it throws or rejects, or leaves a
+   * transaction, a COPY or a cursor open, the connection is closed, and that counts as a failure to connect.
+   *
+   * What it sets is no lease's: it costs no reset. Where a lease has left something behind, the reset undoes these
+   * settings as well, so it is called again, with `again: true`, within that release's `resetTimeoutMs`; if it fails
+   * then, the connection is closed (`'reset failed'`). With `reset: 'full'` that is each release, with `'none'` none.
+   * A temporary table or a lock that it makes is shared by all leases of the session.
+   */
+  onOpen?: (sql: PostgresSql<T>, session: HookSession & { readonly again: boolean }) => unknown
+  /**
+   * Looks at a session before it is lent, within the acquire's deadline. False, throwing or rejecting closes it; the
+   * acquire goes on with the next one. What it does to the session counts as the lease's, and is undone with it.
+   *
+   * `tryAcquire()` lends nothing to a hook that returns a promise.
+   */
+  onAcquire?: (sql: PostgresSql<T>, session: HookSession) => unknown
+  /**
+   * Looks at a session that was released and cleaned, within `resetTimeoutMs`. False, throwing or rejecting closes it.
+   * What it leaves in the session is undone, unless `reset` is `'none'`.
+   */
+  onRelease?: (sql: PostgresSql<T>, session: HookSession) => unknown
+  /** Hears of a session whose end is certain. What it throws or rejects with becomes an event. */
+  onClose?: (session: HookSession, reason: CloseReason) => unknown
+}
+
+/** Options of a PostgreSQL pool: those of every pool, its hooks, and those of postgres.js that concern a session. */
+export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, PostgresHooks<T>, PostgresJsOptions<T> {
   /** In place of the URL's part, or of `PGHOST`. A directory (`/run/postgresql`) means the socket in it. */
   host?: string
   /** In place of the URL's part, or of `PGPORT`. */
@@ -54,6 +117,7 @@ export interface PostgresSettings {
   > & { readonly prepare: boolean }
   /** `host:port/database`, for people and as the name under which pools of this server find each other. */
   readonly serverName: string
+  readonly hooks: PostgresHooks
   /** What the generic pool gets. */
   readonly pool: PoolOptions
 }
@@ -62,6 +126,7 @@ type Env = Readonly<Record<string, string | undefined>>
 
 const own = ['host', 'port', 'user', 'database', 'password', 'serverChecks']
 const passedOn = ['types', 'transform', 'debug', 'onnotice', 'onparameter', 'connection', 'prepare', 'fetch_types']
+const known: readonly string[] = [...own, ...passedOn, ...hookNames]
 const aliases: Readonly<Record<string, string>> = {
   hostname: 'host',
   path: 'host',
@@ -114,7 +179,7 @@ export function parseOptions<T extends Types>(
     if (value === undefined) continue
     check(key, value, `"${key}"`)
     if (poolOptionNames.has(key)) pool[key] = value
-    else if (own.includes(key) || passedOn.includes(key)) given[key] = value
+    else if (known.includes(key)) given[key] = value
     else if (!ofTls.includes(key)) throw unknown(key)
   }
   const parts = urlParts(url, given['host'] !== undefined || isSet(env['PGHOST']))
@@ -149,6 +214,7 @@ export function parseOptions<T extends Types>(
       ...functionOrNothing(given, 'onnotice'),
       ...functionOrNothing(given, 'onparameter'),
     },
+    hooks: Object.assign({}, ...hookNames.map((name) => functionOrNothing(given, name))) as PostgresHooks,
     serverName: `${host.includes(':') ? `[${host}]` : host}:${port}/${database}`,
     pool,
   }
@@ -187,7 +253,7 @@ function check(key: string, value: unknown, name: string): void {
 const withoutTls: ReadonlySet<string> = new Set(['disable', 'false'])
 
 function unknown(key: string): OptionError {
-  const allowed = [...poolOptionNames, ...own, ...passedOn].join(', ')
+  const allowed = [...poolOptionNames, ...known].join(', ')
   return optionTypeError(key, `Unknown option "${key}": allowed are ${allowed}.`)
 }
 

@@ -1,16 +1,17 @@
 import { Pool } from '../pool.ts'
 import type { AcquireOptions } from '../pool.ts'
+import type { PoolOptions } from '../options.ts'
 import type { PoolStats } from '../stats.ts'
 import type { Connection } from './connection.ts'
 import { PostgresDriver } from './driver.ts'
 import { PostgresLease } from './lease.ts'
 import { OneShots } from './one-shots.ts'
 import { parseOptions } from './options.ts'
-import type { PostgresPoolOptions, Types } from './options.ts'
+import type { PostgresPoolOptions } from './options.ts'
 import { beginStatement, runTransaction } from './session.ts'
 import type { TransactionOptions, TransactionSql } from './session.ts'
 import { createSql } from './sql.ts'
-import type { PostgresSql } from './sql.ts'
+import type { PostgresSql, Types } from './sql.ts'
 import { Template } from './template.ts'
 
 /**
@@ -36,8 +37,10 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     const settings = parseOptions(url, options)
     this.#template = new Template(settings)
     const driver = new PostgresDriver(settings, this.#template)
-    this.#pool = new Pool<Connection>({ ...named(settings.pool, settings.serverName), driver })
-    this.sql = createSql<T>(this.#template, new OneShots(this.#pool, this.#template.options.debug))
+    this.#pool = new Pool<Connection>({ ...named(settings.pool, settings.serverName), ...driver.hooks, driver })
+    const { debug } = this.#template.options
+    const looksFirst = settings.hooks.onAcquire !== undefined
+    this.sql = createSql<T>(this.#template, new OneShots(this.#pool, { debug, looksFirst }))
   }
 
   get name(): string {
@@ -130,7 +133,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
 }
 
 /** A limit without a name is that of the server. What is no limit at all is left to the pool to refuse. */
-function named(options: PostgresPoolOptions, serverName: string): PostgresPoolOptions {
+function named(options: PoolOptions, serverName: string): PoolOptions {
   const { limit } = options
   if (typeof limit === 'number' && limit > 0) return { ...options, limit: { name: serverName, connections: limit } }
   if (typeof limit === 'object' && limit !== null) return { ...options, limit: { name: serverName, ...limit } }

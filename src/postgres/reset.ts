@@ -73,11 +73,13 @@ export function traceOfTag(tag: string): Trace {
 /**
  * What the statements of one lease may have left behind, all together.
  *
- * Always: `stale` stays until the connection is closed; `session` until `clean()`.
+ * Always: `stale` stays until the connection is closed, but for what is adopted; `session` until `clean()`.
  */
 export class Traces {
   session = false
   stale = false
+  /** Statements that postgres.js takes for existing may be gone. */
+  #deallocated = false
 
   /** A statement is sent. Said before its answer comes: an advisory lock outlives an error. */
   sent(text: Trace): void {
@@ -89,12 +91,21 @@ export class Traces {
     if (tags.size === 0) return
     for (const tag of tags) {
       const trace = traceOfTag(tag)
-      if (trace === 'stale') this.stale = true
-      else if (trace === 'session' && text !== 'local') this.session = true
+      if (trace === 'stale') {
+        this.stale = true
+        if (tag !== 'PREPARE') this.#deallocated = true
+      }
+      if (trace === 'session' && text !== 'local') this.session = true
     }
   }
 
   clean(): void {
     this.session = false
+  }
+
+  /** What has been done so far is how every lease is to find the session, statements that were prepared included. */
+  adopt(): void {
+    this.session = false
+    this.stale = this.#deallocated
   }
 }

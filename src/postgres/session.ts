@@ -8,10 +8,9 @@ import {
 import type { AcquireOptions } from '../pool.ts'
 import { codeOf } from './connect-error.ts'
 import type { Connection } from './connection.ts'
-import type { Types } from './options.ts'
 import type { RawQuery, Target } from './query.ts'
 import { createSql } from './sql.ts'
-import type { PostgresSql } from './sql.ts'
+import type { PostgresSql, Types } from './sql.ts'
 import type { Template } from './template.ts'
 
 const isolations = ['serializable', 'repeatable read', 'read committed', 'read uncommitted'] as const

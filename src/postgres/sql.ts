@@ -1,9 +1,10 @@
 import type { PathOrFileDescriptor } from 'node:fs'
 import type postgres from 'postgres'
-import type { Types } from './options.ts'
 import { Aim, isQuery } from './query.ts'
 import type { RawQuery, Target } from './query.ts'
-import type { Template } from './template.ts'
+
+/** What postgres.js calls types: how values of your own travel. */
+export type Types = Record<string, postgres.PostgresType>
 
 /** The values that a pool's own types stand for. */
 export type TypeValues<T extends Types> = Types extends T
@@ -22,8 +23,13 @@ export interface PostgresSql<T extends Types = {}> extends postgres.ISql<TypeVal
 
 type Make = (...values: unknown[]) => unknown
 
+/** Whose tag makes the queries. */
+interface Maker {
+  readonly sql: postgres.Sql
+}
+
 /** A tag whose queries go to the target. */
-export function createSql<T extends Types>(template: Template, target: Target): PostgresSql<T> {
+export function createSql<T extends Types>(template: Maker, target: Target): PostgresSql<T> {
   const make = template.sql as unknown as Make &
     Record<'unsafe' | 'file', Make> &
     Record<'typed' | 'types' | 'json' | 'array', unknown>

@@ -1,7 +1,8 @@
 import postgres from 'postgres'
-import type { PostgresSettings, Types } from './options.ts'
+import type { PostgresSettings } from './options.ts'
 import { isQuery } from './query.ts'
 import type { Handler, RawQuery } from './query.ts'
+import type { Types } from './sql.ts'
 import type { Wire } from './wire.ts'
 
 /** postgres.js's options after its own parsing. Its handlers read them live; `shared` is not in its types. */

@@ -445,7 +445,7 @@ describe('PostgresPool and a session whose end was not seen', () => {
 describe('PostgresPool.close()', () => {
   test('PostgresPool.close() resolves when the server counts no session of it any more', async () => {
     const pool = make({ max: 2 })
-    await Promise.all([pool.sql`select pg_sleep(0.01)`, pool.sql`select pg_sleep(0.01)`])
+    for (const lease of [await pool.acquire(), await pool.acquire()]) await lease.release()
     expect(await db.sessions()).toHaveLength(2)
     await pool.close()
     expect(await db.sessions()).toEqual([])

@@ -85,4 +85,14 @@ describe('Traces', () => {
     traces.clean()
     expect(traces).toMatchObject({ session: false, stale: true })
   })
+
+  test('Traces.adopt() takes what was set and prepared for the session’s own, but forgives no DEALLOCATE', () => {
+    const traces = new Traces()
+    traces.answered('nothing', new Set(['PREPARE', 'SET']))
+    traces.adopt()
+    expect(traces).toMatchObject({ session: false, stale: false })
+    traces.answered('nothing', new Set(['DEALLOCATE']))
+    traces.adopt()
+    expect(traces).toMatchObject({ session: false, stale: true })
+  })
 })
