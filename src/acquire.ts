@@ -4,23 +4,28 @@ import type { Holding } from './holding.ts'
 import type { Lease } from './lease.ts'
 import type { Slot } from './slot.ts'
 import { Waiter } from './waiters.ts'
-import type { Answer } from './waiters.ts'
 
 /** The pool, as its queued acquires see it. */
 export interface Acquirer<C> {
   readonly clock: Clock
-  lend(slot: Slot<C>, waitedMs: number, trace: Error | undefined): Lease<C>
+  lend(slot: Slot<C>, queuedAt: number, trace: Error | undefined): Lease<C>
   timeOut(acquire: Acquire<C>): void
   /** Whether the waiter was still unanswered. */
   abort(waiter: Waiter<Slot<C>>): boolean
 }
 
+interface Details {
+  readonly now: number
+  readonly timeoutMs: number
+  readonly signal: AbortSignal | undefined
+  readonly trace: Error | undefined
+}
+
 /** A timer that fires this much late speaks of a blocked event loop, behind which the answer may be waiting already. */
 const lateMs = 20
 
-/** One queued acquire as its caller sees it: a promise, a deadline and a signal around a waiter. */
-export class Acquire<C> implements Answer<Slot<C>> {
-  readonly waiter: Waiter<Slot<C>>
+/** One queued acquire as its caller sees it: a promise, a deadline and a signal. There may be very many. */
+export class Acquire<C> extends Waiter<Slot<C>> {
   readonly timeoutMs: number
   readonly promise: Promise<Lease<C>>
   /** The lease of the same pool that the caller holds already. */
@@ -32,17 +37,13 @@ export class Acquire<C> implements Answer<Slot<C>> {
   #reject!: (error: unknown) => void
   #timer: Timer | undefined
 
-  constructor(
-    pool: Acquirer<C>,
-    details: { now: number; timeoutMs: number; signal: AbortSignal | undefined; trace: Error | undefined },
-  ) {
-    const { now, timeoutMs } = details
+  constructor(pool: Acquirer<C>, { now, timeoutMs, signal, trace }: Details) {
+    super(now, now + timeoutMs)
     this.#pool = pool
     this.timeoutMs = timeoutMs
-    this.#signal = details.signal
-    this.#trace = details.trace
+    this.#signal = signal
+    this.#trace = trace
     this.held = heldBy(pool)
-    this.waiter = new Waiter<Slot<C>>(now, now + timeoutMs, this)
     this.promise = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -51,7 +52,7 @@ export class Acquire<C> implements Answer<Slot<C>> {
 
   serve(slot: Slot<C>): void {
     this.#disarm()
-    this.#resolve(this.#pool.lend(slot, this.#pool.clock.now() - this.waiter.queuedAt, this.#trace))
+    this.#resolve(this.#pool.lend(slot, this.queuedAt, this.#trace))
   }
 
   fail(error: unknown): void {
@@ -65,23 +66,24 @@ export class Acquire<C> implements Answer<Slot<C>> {
 
   /** Starts to watch deadline and signal. */
   arm(): void {
-    if (this.waiter.state !== 'waiting') return
+    if (this.state !== 'waiting') return
     this.#signal?.addEventListener('abort', this, { once: true })
     // With 0 there is nothing left to wait for but a ping, which has a deadline of its own.
     const { timeoutMs } = this
-    if (timeoutMs !== Infinity && timeoutMs !== 0) this.#timer = this.#pool.clock.setTimer(this.#onDeadline, timeoutMs)
+    if (timeoutMs === Infinity || timeoutMs === 0) return
+    this.#timer = this.#pool.clock.setTimer(() => this.#onDeadline(), timeoutMs)
   }
 
   /** The signal has aborted. */
   handleEvent(): void {
     this.#timer?.cancel()
     // Served, but not told yet: the lease is the caller's, and would be nobody's otherwise.
-    if (this.#pool.abort(this.waiter)) this.#reject(this.#signal?.reason)
+    if (this.#pool.abort(this)) this.#reject(this.#signal?.reason)
   }
 
-  readonly #onDeadline = (): void => {
+  #onDeadline(): void {
     const { clock } = this.#pool
-    if (clock.now() - this.waiter.deadlineAt > lateMs) this.#timer = clock.setTimer(() => this.expire(), 0)
+    if (clock.now() - this.deadlineAt > lateMs) this.#timer = clock.setTimer(() => this.expire(), 0)
     else this.expire()
   }
 

@@ -116,7 +116,7 @@ export class Pool<C> implements AsyncDisposable {
     })
     this.#acquirer = {
       clock: this.#clock,
-      lend: (slot, waitedMs, trace) => this.#lend(slot, waitedMs, trace),
+      lend: (slot, queuedAt, trace) => this.#lend(slot, trace, queuedAt),
       timeOut: (acquire) => this.#timeOut(acquire),
       abort: (waiter) => {
         const unanswered = this.#core.abort(waiter)
@@ -185,7 +185,7 @@ export class Pool<C> implements AsyncDisposable {
       this.#enrol()
       options.signal?.throwIfAborted()
       const slot = this.#hooks.onAcquire ? undefined : this.#core.take(this.#coarseNow())
-      if (slot) return Promise.resolve(this.#lend(slot, 0, this.#trace()))
+      if (slot) return Promise.resolve(this.#lend(slot, this.#trace()))
       return this.#queue(options, this.#clock.now())
     } catch (error) {
       return Promise.reject(error)
@@ -201,7 +201,7 @@ export class Pool<C> implements AsyncDisposable {
     if (this.#core.refusal) throw this.#core.refusal
     let slot = this.#core.take(this.#coarseNow())
     while (slot && !this.#isWelcome(slot)) slot = this.#core.take(this.#coarseNow())
-    if (slot) return this.#lend(slot, 0, this.#trace())
+    if (slot) return this.#lend(slot, this.#trace())
     if (this.#core.actions.length > 0) this.#act(true)
     return undefined
   }
@@ -279,12 +279,13 @@ export class Pool<C> implements AsyncDisposable {
     if (this.#options.min > 0) this.#act(true)
   }
 
-  #lend(slot: Slot<C>, waitedMs: number, trace: Error | undefined): Lease<C> {
+  #lend(slot: Slot<C>, trace: Error | undefined, queuedAt?: number): Lease<C> {
     slot.trace = trace
     this.#refs.hold(slot)
     if (this.#watch.hearsLeases) {
-      slot.leasedAt = this.#clock.now()
-      this.#watch.tell('millpond:acquire', () => ({ connection: slot.permit.tag, waitedMs }))
+      const now = this.#clock.now()
+      slot.leasedAt = now
+      this.#watch.tell('millpond:acquire', () => ({ connection: slot.permit.tag, waitedMs: now - (queuedAt ?? now) }))
     }
     if (this.#core.actions.length > 0) this.#act(false)
     return new Lease(this.#lessor, slot)
@@ -335,19 +336,20 @@ export class Pool<C> implements AsyncDisposable {
   #queue(options: AcquireOptions, now: number, first = false): Promise<Lease<C>> {
     const timeoutMs = duration('timeoutMs', options.timeoutMs, this.#options.acquireTimeoutMs, { endless: true })
     const acquire = new Acquire<C>(this.#acquirer, { now, timeoutMs, signal: options.signal, trace: this.#trace() })
-    this.#core.wait(acquire.waiter, now, first)
+    this.#core.wait(acquire, now, first)
     this.#act(true)
     // A connection that only needs a ping can be had now.
-    if (timeoutMs === 0 && acquire.waiter.deque !== undefined) acquire.waiter.answer.expire()
+    if (timeoutMs === 0 && acquire.deque !== undefined) acquire.expire()
     else acquire.arm()
     return acquire.promise
   }
 
-  #timeOut({ waiter, timeoutMs, held }: Acquire<C>): void {
-    if (waiter.state !== 'waiting') return
-    const error = this.#timeoutError(this.#core.phaseOf(waiter), waiter.queuedAt, timeoutMs, held)
-    this.#core.timeOut(waiter)
-    waiter.answer.fail(error)
+  #timeOut(acquire: Acquire<C>): void {
+    if (acquire.state !== 'waiting') return
+    const { queuedAt, timeoutMs, held } = acquire
+    const error = this.#timeoutError(this.#core.phaseOf(acquire), queuedAt, timeoutMs, held)
+    this.#core.timeOut(acquire)
+    acquire.fail(error)
     this.#act(true)
   }
 
@@ -425,7 +427,8 @@ export class Pool<C> implements AsyncDisposable {
         if (performed === actions.length && this.#enrolled) this.#permits.settle()
       }
     } finally {
-      actions.splice(0, performed)
+      if (performed === actions.length) actions.length = 0
+      else actions.splice(0, performed)
       this.#acting = false
     }
     this.#retryLater()
@@ -440,11 +443,11 @@ export class Pool<C> implements AsyncDisposable {
   #perform(action: Action<C>): void {
     switch (action.do) {
       case 'serve':
-        return action.waiter.answer.serve(action.slot)
+        return action.waiter.serve(action.slot)
       case 'expire':
-        return action.waiter.answer.expire()
+        return action.waiter.expire()
       case 'fail':
-        return action.waiter.answer.fail(action.error)
+        return action.waiter.fail(action.error)
       case 'open':
         return void this.#calls.open(action.slot)
       case 'check':

@@ -4,18 +4,10 @@ import { Deque } from './deque.ts'
 /** waiting → served | timed out | aborted | refused; one winner, for good. */
 export type WaiterState = 'waiting' | 'served' | 'timed out' | 'aborted' | 'refused'
 
-/** What is done with the answer. */
-export interface Answer<S> {
-  serve(slot: S): void
-  fail(error: unknown): void
-  /** Its deadline has come: `fail` follows, unless it was answered meanwhile. */
-  expire(): void
-}
-
 let turns = 0
 
 /** One acquire that has not been answered. Who answers it says so with `settle`, and acts only if that was the first. */
-export class Waiter<S> implements Linked<Waiter<S>> {
+export abstract class Waiter<S> implements Linked<Waiter<S>> {
   state: WaiterState = 'waiting'
   /** Its place among all waiters, whatever the clock says. */
   readonly turn: number = ++turns
@@ -24,17 +16,21 @@ export class Waiter<S> implements Linked<Waiter<S>> {
   own = false
   /** Absolute, whatever it waits for. */
   readonly deadlineAt: number
-  readonly answer: Answer<S>
 
   next: Waiter<S> | undefined
   previous: Waiter<S> | undefined
   deque: object | undefined
 
-  constructor(queuedAt: number, deadlineAt: number, answer: Answer<S>) {
+  constructor(queuedAt: number, deadlineAt: number) {
     this.queuedAt = queuedAt
     this.deadlineAt = deadlineAt
-    this.answer = answer
   }
+
+  /** Tells the caller. Done once, by who has settled it. */
+  abstract serve(slot: S): void
+  abstract fail(error: unknown): void
+  /** Its deadline has come: `fail` follows, unless it was answered meanwhile. */
+  abstract expire(): void
 
   /** True for the first who calls it: the answer is theirs to give. */
   settle(to: Exclude<WaiterState, 'waiting'>): boolean {

@@ -14,6 +14,22 @@ function refuse(error: unknown): void {
   throw new Error('an acquire was refused', { cause: error })
 }
 
+/** Somebody who waits for ever. */
+class Client extends Waiter<Slot<true>> {
+  readonly serve: (slot: Slot<true>) => void
+
+  constructor(queuedAt: number, serve: (slot: Slot<true>) => void) {
+    super(queuedAt, Infinity)
+    this.serve = serve
+  }
+
+  fail(error: unknown): void {
+    throw error
+  }
+
+  expire(): void {}
+}
+
 /** A pool in virtual time: the library's core, with connections that take their time to open and to close. */
 export class VirtualPool {
   readonly #core: Core<true>
@@ -58,8 +74,7 @@ export class VirtualPool {
     const now = this.#time.now()
     const idle = this.#core.take(now)
     if (idle) return this.#lend(idle, served)
-    const serve = (slot: Slot<true>): void => this.#lend(slot, served)
-    this.#core.wait(new Waiter<Slot<true>>(now, Infinity, { serve, fail: refuse, expire() {} }), now)
+    this.#core.wait(new Client(now, (slot) => this.#lend(slot, served)), now)
     this.#act(true)
   }
 
@@ -87,7 +102,7 @@ export class VirtualPool {
   }
 
   #perform(action: Action<true>): void {
-    if (action.do === 'serve') return action.waiter.answer.serve(action.slot)
+    if (action.do === 'serve') return action.waiter.serve(action.slot)
     if (action.do === 'open') return this.#open(action.slot)
     if (action.do !== 'close') throw new Error(`nothing here needs to ${action.do}`)
     const { slot } = action

@@ -6,7 +6,8 @@ import type { CoreOptions } from '../../src/core.ts'
 import { ConnectError } from '../../src/errors.ts'
 import type { Permit, Permits } from '../../src/permits.ts'
 import { Slot, move, state } from '../../src/slot.ts'
-import { Waiter } from '../../src/waiters.ts'
+import type { Waiter } from '../../src/waiters.ts'
+import { Silent } from './support.ts'
 
 interface Connection {
   id: number
@@ -114,11 +115,7 @@ class Bench {
     const slot = this.core.take(this.now)
     if (slot) this.leased.push(slot)
     else {
-      const waiter = new Waiter<Slot<Connection>>(this.now, Infinity, {
-        serve: () => {},
-        fail: () => {},
-        expire: () => {},
-      })
+      const waiter = new Silent<Connection>(this.now, Infinity)
       this.waiting.push(waiter)
       this.core.wait(waiter, this.now)
     }
@@ -216,7 +213,7 @@ describe('Core', () => {
     bench.acquire()
     bench.openNext()
     bench.acquire()
-    const own = new Waiter<Slot<Connection>>(0, Infinity, { serve: () => {}, fail: () => {}, expire: () => {} })
+    const own = new Silent<Connection>(0, Infinity)
     bench.core.wait(own, bench.now, true)
     bench.core.released(bench.leased[0] as Slot<Connection>, bench.now)
     bench.settle()

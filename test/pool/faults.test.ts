@@ -4,8 +4,7 @@ import { deferred } from '../../src/deferred.ts'
 import type { Permit, Permits } from '../../src/permits.ts'
 import { FakeDriver, settled } from '../../src/testing/index.ts'
 import { Core } from '../../src/core.ts'
-import { Waiter } from '../../src/waiters.ts'
-import { rig, watch } from './support.ts'
+import { Silent, rig, watch } from './support.ts'
 
 describe('a driver that misbehaves', () => {
   test('an open that rejects long after its deadline frees its permit, where nobody can reap', async () => {
@@ -169,7 +168,7 @@ describe('time', () => {
       none,
       () => 0.5,
     )
-    core.wait(new Waiter(0, Infinity, { serve: () => {}, fail: () => {}, expire: () => {} }), 0)
+    core.wait(new Silent(0, Infinity), 0)
     const permit: Permit = { tag: 't' }
     core.open(permit, 0)
     const [open] = core.actions.splice(0)

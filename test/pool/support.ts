@@ -3,6 +3,8 @@ import type { GenericPoolOptions } from '../../src/options.ts'
 import { Pool } from '../../src/pool.ts'
 import { FakeClock, FakeDriver } from '../../src/testing/index.ts'
 import type { FakeConnection } from '../../src/testing/index.ts'
+import type { Slot } from '../../src/slot.ts'
+import { Waiter } from '../../src/waiters.ts'
 
 export interface Rig {
   readonly pool: Pool<FakeConnection>
@@ -38,4 +40,11 @@ export function watch<T>(promise: Promise<T>): {
     (error: unknown) => Object.assign(seen, { state: 'rejected', error }),
   )
   return seen
+}
+
+/** Whoever asks the core without a pool around it. */
+export class Silent<C> extends Waiter<Slot<C>> {
+  serve(): void {}
+  fail(): void {}
+  expire(): void {}
 }

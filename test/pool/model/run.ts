@@ -4,7 +4,8 @@ import { Core } from '../../../src/core.ts'
 import type { CoreOptions } from '../../../src/core.ts'
 import type { Permit, Permits } from '../../../src/permits.ts'
 import type { Slot } from '../../../src/slot.ts'
-import { Waiter } from '../../../src/waiters.ts'
+import type { Waiter } from '../../../src/waiters.ts'
+import { Silent } from '../support.ts'
 import { Model } from './model.ts'
 import type { Asker, Place, State } from './model.ts'
 
@@ -49,7 +50,6 @@ export interface RunOptions extends CoreOptions {
   readonly limit: number
 }
 
-const nobody = { serve() {}, fail() {}, expire() {} }
 const errorNames: Readonly<Record<string, string>> = {
   PoolClosedError: 'closed',
   QueueFullError: 'full',
@@ -78,7 +78,7 @@ export class Run {
 
   ask({ first = false, timeoutMs = Infinity } = {}): void {
     const { core, model, asked } = this
-    const waiter = new Waiter<Slot<object>>(model.now, model.now + timeoutMs, nobody)
+    const waiter = new Silent<object>(model.now, model.now + timeoutMs)
     const { deadlineAt } = waiter
     const asker: Asker = { waiter, turn: asked.length + 1, deadlineAt, own: false, state: 'waiting' }
     asked.push(asker)
