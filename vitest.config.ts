@@ -20,5 +20,15 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 60_000,
     dangerouslyIgnoreUnhandledErrors: false,
+    // Of `npm run coverage`, which runs the tests of the pool.
+    coverage: {
+      provider: 'v8',
+      reporter: 'text',
+      include: ['src/*.ts'],
+      // The pool's decisions: whatever branch there is, a test has taken it.
+      thresholds: {
+        'src/{core,slot,waiters}.ts': { branches: 100 },
+      },
+    },
   },
 })

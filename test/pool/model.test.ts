@@ -23,7 +23,7 @@ const options: fc.Arbitrary<RunOptions> = fc
     order: fc.constantFrom('lifo', 'fifo'),
     maxWaiting: fc.constantFrom(Infinity, 0, 1, 3),
     maxUses: fc.constantFrom(Infinity, 1, 2, 5),
-    idleTimeoutMs: fc.constantFrom(400, Infinity),
+    idleTimeoutMs: fc.constantFrom(400, 400, Infinity),
     maxLifetimeMs: fc.constantFrom(1_000, Infinity),
     pingAfterIdleMs: fc.constantFrom(100, 0, Infinity),
     checkAlways: fc.boolean(),

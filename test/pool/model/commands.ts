@@ -257,12 +257,13 @@ export const commands: Readonly<Record<string, readonly [weight: number, act: Co
   // ── From outside ───────────────────────────────────────────────────────────────────────────────────────────────
   'time passes': [8, ({ model }, _, ms) => void (model.now += ms)],
   'nothing happens for a while': [
-    1,
-    ({ core, model }, index) => {
+    6,
+    ({ core, model }, index, ms) => {
       for (let quarter = 0; quarter < index % 8; quarter++) {
+        const late = quarter === 0 && ms === 1_000
         model.now += 100
-        core.sweep(model.now, false)
-        model.sweep(false)
+        core.sweep(model.now, late)
+        model.sweep(late)
       }
     },
   ],
