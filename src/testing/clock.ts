@@ -8,7 +8,7 @@ interface SetTimer {
 }
 
 /**
- * A clock that stands still until it is told to advance.
+ * A clock that stands still until it is told to advance. Its `now()` is exact: it has no `coarse()`.
  *
  * @example
  * ```ts
@@ -32,14 +32,23 @@ export class FakeClock implements Clock {
     this.#now = startAt
   }
 
+  /** Milliseconds, as the pool sees them. */
   now(): number {
     return this.#now
   }
 
+  /** As the pool calls it: runs `fn` when the clock has been advanced by `ms`. */
   setTimer(fn: () => void, ms: number, keepAlive = true): Timer {
     const timer = { dueAt: this.#now + ms, order: this.#order++, keepAlive, fn }
     this.#timers.add(timer)
     return { cancel: () => void this.#timers.delete(timer) }
+  }
+
+  /** Resolves when `ms` milliseconds have passed on this clock: a call that takes its time. */
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.setTimer(resolve, ms)
+    })
   }
 
   /** Timers that are set. `keepAlive` counts those that would keep a process alive. */
@@ -58,6 +67,39 @@ export class FakeClock implements Clock {
       await settled()
     }
     this.#now = until
+  }
+
+  /**
+   * Lets time pass, from timer to timer, until the promise settles; resolves or rejects as it does. Throws when it has
+   * not settled in `atMostMs` milliseconds of this clock.
+   *
+   * @example
+   * ```ts
+   * import { Pool } from 'millpond'
+   * import { FakeClock, FakeDriver } from 'millpond/testing'
+   *
+   * const clock = new FakeClock()
+   * const pool = new Pool({ driver: new FakeDriver(), clock, max: 1 })
+   * const lease = await pool.acquire()
+   * await clock.advanceUntil(pool.acquire()).catch((error) => error.waitedMs) // => 30_000, at once
+   * await lease.release()
+   * ```
+   */
+  async advanceUntil<T>(promise: PromiseLike<T>, atMostMs = 3_600_000): Promise<T> {
+    const until = this.#now + atMostMs
+    let isSettled = false
+    const settle = (): void => {
+      isSettled = true
+    }
+    promise.then(settle, settle)
+    await settled()
+    while (!isSettled) {
+      const timer = this.#next(until)
+      if (!timer) throw new Error(`The promise has not settled within ${atMostMs} ms of the fake clock`)
+      await this.advance(timer.dueAt - this.#now)
+      await settled()
+    }
+    return promise
   }
 
   /** Lets `ms` milliseconds pass in which nothing runs, as behind a blocked event loop; then all timers are due. */
