@@ -72,6 +72,8 @@ export class Pool<C> implements AsyncDisposable {
 
   #enrolled = false
   #acting = false
+  /** While acting: the permits have to look again. */
+  #changed = false
   #sweepTimer: Timer | undefined
   #retryTimer: Timer | undefined
   readonly #openers = new Set<Deferred<void>>()
@@ -415,7 +417,10 @@ export class Pool<C> implements AsyncDisposable {
    * takes what they leave behind.
    */
   #act(settle: boolean): void {
-    if (this.#acting) return
+    if (this.#acting) {
+      this.#changed = true
+      return
+    }
     this.#acting = true
     const { actions } = this.#core
     let performed = 0
@@ -424,12 +429,17 @@ export class Pool<C> implements AsyncDisposable {
       for (let action = actions[performed]; action; action = actions[performed]) {
         performed++
         this.#perform(action)
-        if (performed === actions.length && this.#enrolled) this.#permits.settle()
+        // Telling a caller that it is served is nothing to the permits, and the most frequent of all.
+        if (action.do !== 'serve') this.#changed = true
+        if (performed < actions.length || !this.#changed || !this.#enrolled) continue
+        this.#changed = false
+        this.#permits.settle()
       }
     } finally {
-      if (performed === actions.length) actions.length = 0
-      else actions.splice(0, performed)
+      if (performed < actions.length) actions.splice(0, performed)
+      else while (actions.length > 0) actions.pop()
       this.#acting = false
+      this.#changed = false
     }
     this.#retryLater()
     this.#sweepLater()

@@ -196,17 +196,19 @@ export class Member implements Permits {
   // ── Time ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #tick({ r, host, user }: Place): void {
-    const now = this.#clock.now()
+    const joined = this.#phase === 'joined'
     const waits = user.waiting > 0
-    let at = Infinity
-    if (this.#phase === 'enrolling') at = waits ? now + longestTickMs : Infinity
-    else if (this.#phase === 'joined') {
-      if (host.lacking > 0) {
-        const ms = Math.min(nextRipening(r.view, r.me), host.move(), longestTickMs)
-        at = now + Math.max(shortestTickMs, ms)
-      }
-      at = Math.min(at, host.nextReapAt)
+    const enrols = this.#phase === 'enrolling' && waits
+    const lacks = joined && host.lacking > 0
+    const reaps = joined && host.retries.size > 0
+    if (!enrols && !lacks && !reaps) return this.#stopTimer()
+    const now = this.#clock.now()
+    let at = enrols ? now + longestTickMs : Infinity
+    if (lacks) {
+      const ms = Math.min(nextRipening(r.view, r.me), host.move(), longestTickMs)
+      at = now + Math.max(shortestTickMs, ms)
     }
+    if (reaps) at = Math.min(at, host.nextReapAt)
     if (at === Infinity) return this.#stopTimer()
     const timer = this.#timer
     // One that is due earlier does as well.

@@ -5,6 +5,10 @@ const mostMs = 5_000
 export class Retries {
   readonly #slots = new Map<number, { word: number; delay: number; at: number }>()
 
+  get size(): number {
+    return this.#slots.size
+  }
+
   /** Whether a slot's word may be tried now. */
   allows(slot: number, word: number, now: number): boolean {
     const known = this.#slots.get(slot)
