@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, expect, test } from 'vitest'
@@ -35,21 +35,13 @@ function commentsOf(file: string): string {
     .join('\n')
 }
 
-test('README and comments: every block of code compiles', async () => {
-  rmSync(folder, { recursive: true, force: true })
-  const files = extract('README', readFileSync(join(root, 'README.md'), 'utf8'))
-  expect(files.length).toBeGreaterThan(8)
-  for (const entry of readdirSync(join(root, 'src'), { recursive: true, withFileTypes: true })) {
-    if (!entry.name.endsWith('.ts')) continue
-    const path = join(entry.parentPath, entry.name)
-    files.push(...extract(path.slice(root.length).replaceAll(/\W/g, '-'), commentsOf(path)))
-  }
-  expect(files.length).toBeGreaterThan(12)
+/** The compiler's words about these files, which it writes as JavaScript into a folder if there is one. */
+async function compile(files: readonly string[], outDir?: string): Promise<string> {
   const config = {
     extends: '../tsconfig.json',
     compilerOptions: {
       rootDir: '..',
-      noEmit: true,
+      ...(outDir ? { outDir, sourceMap: false } : { noEmit: true }),
       isolatedDeclarations: false,
       declaration: false,
       declarationMap: false,
@@ -60,11 +52,42 @@ test('README and comments: every block of code compiles', async () => {
     files,
     include: [],
   }
-  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config))
+  const path = join(folder, `tsconfig${outDir ? '.emit' : ''}.json`)
+  writeFileSync(path, JSON.stringify(config))
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  const run = promisify(execFile)(process.execPath, [tsc, '-p', folder], { cwd: root })
+  const run = promisify(execFile)(process.execPath, [tsc, '-p', path], { cwd: root })
   const { stdout } = await run.catch((error: { stdout: string }) => error)
-  expect(stdout).toBe('')
+  return stdout
+}
+
+const pages = readdirSync(join(root, 'docs')).filter((name) => name.endsWith('.md'))
+
+test('README, pages and comments: every block of code compiles', async () => {
+  rmSync(folder, { recursive: true, force: true })
+  const files = extract('README', readFileSync(join(root, 'README.md'), 'utf8'))
+  expect(files.length).toBeGreaterThan(8)
+  for (const page of pages) {
+    files.push(...extract(`docs-${page.slice(0, -3)}`, readFileSync(join(root, 'docs', page), 'utf8')))
+  }
+  for (const entry of readdirSync(join(root, 'src'), { recursive: true, withFileTypes: true })) {
+    if (!entry.name.endsWith('.ts')) continue
+    const path = join(entry.parentPath, entry.name)
+    files.push(...extract(path.slice(root.length).replaceAll(/\W/g, '-'), commentsOf(path)))
+  }
+  expect(files.length).toBeGreaterThan(12)
+  expect(await compile(files)).toBe('')
+})
+
+test('docs/testing.md: every example is a test that passes', async () => {
+  const files = extract('run-testing', readFileSync(join(root, 'docs', 'testing.md'), 'utf8'))
+  const outDir = join(folder, 'out')
+  expect(await compile(files, outDir)).toBe('')
+  const compiled = files.map((file) => join(outDir, relative(root, file)).replace(/\.ts$/, '.js'))
+  const runner = ['--test', '--test-reporter=tap', ...compiled]
+  const run = promisify(execFile)(process.execPath, runner, { cwd: root, timeout: 60_000 })
+  const { stdout } = await run.catch((error: { stdout: string }) => error)
+  expect(stdout).not.toMatch(/^ *not ok/m)
+  expect(Number(/^# pass (\d+)$/m.exec(stdout)?.[1])).toBeGreaterThan(10)
 })
 
 test('README names every option of a pool, and every error code', () => {

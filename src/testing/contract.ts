@@ -144,7 +144,10 @@ export function driverContract<C>(options: DriverContractOptions<C>): DriverClau
           })
         }
         await Promise.all(Array.from({ length: 8 }, work))
-        await pool.use(kill)
+        await pool.use(async (connection) => {
+          await kill(connection)
+          await until(() => driver.isBroken(connection), 'isBroken() to be true', timeoutMs)
+        })
         await Promise.all([work(), work(), work()])
       } finally {
         await step('Pool.close()', pool.close({ timeoutMs }))
