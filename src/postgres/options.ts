@@ -64,7 +64,8 @@ export interface PostgresHooks<T extends Types = {}> {
   onOpen?: (sql: PostgresSql<T>, session: HookSession & { readonly again: boolean }) => unknown
   /**
    * Looks at a session before it is lent, within the acquire's deadline. False, throwing or rejecting closes it; the
-   * acquire goes on with the next one. What it does to the session counts as the lease's, and is undone with it.
+   * acquire goes on with the next one. What it does to the session counts as the lease's, and is undone with it; where
+   * the acquire has given up meanwhile, it is called for the next one with nothing undone in between.
    *
    * `tryAcquire()` lends nothing to a hook that returns a promise.
    */

@@ -1,9 +1,17 @@
 import { Readable } from 'node:stream'
+import { isDeepStrictEqual } from 'node:util'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { ConnectionLostError, ConnectError } from '../../src/errors.ts'
 import { createPool } from '../../src/postgres/index.ts'
-import type { PostgresHooks, PostgresPool, PostgresPoolOptions, PostgresSql } from '../../src/postgres/index.ts'
+import type {
+  PostgresHooks,
+  PostgresLease,
+  PostgresPool,
+  PostgresPoolOptions,
+  PostgresSql,
+} from '../../src/postgres/index.ts'
 import { createService } from '../../src/service/index.ts'
+import { randomFrom } from '../pool/cases/support.ts'
 import { DriverUnderTest, rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
@@ -529,5 +537,63 @@ describe('hooks', () => {
     const [row] = await under.sql(via)`select current_user::text as role`
     expect(row).toEqual({ role: `${role}_small` })
     await under.close(via)
+  })
+})
+
+describe('whatever leases do', () => {
+  const seed = Number(process.env['SEED'] ?? Math.trunc(Math.random() * 2 ** 31))
+
+  /** Each leaves something behind, or ends the session. */
+  const habits: readonly ((lease: PostgresLease) => unknown)[] = [
+    ({ sql }) => sql`select 1`,
+    ({ sql }) => sql`set statement_timeout = '1s'`,
+    ({ sql }) => sql.unsafe("begin; set statement_timeout = '1s'"),
+    ({ sql }) => rejection(sql.unsafe("begin; set statement_timeout = '1s'; select 1/0")),
+    ({ sql }) => sql`select set_config('app.tenant', 'left', false)`,
+    ({ sql }) => sql`create temp table mine (a int)`,
+    ({ sql }) => sql`reset all`,
+    ({ sql }) => sql.unsafe('discard all'),
+    ({ sql }) => sql.unsafe('prepare mine as select 1'),
+    ({ sql }) => void sql`select pg_sleep(0.01)`.execute(),
+    ({ sql }) => void sql`set statement_timeout = '1s'`.execute(),
+    ({ sql }) => rejection(sql`select pg_terminate_backend(pg_backend_pid())`),
+    (lease) => {
+      void rejection(lease.sql`select pg_sleep(60)`)
+      lease.cancel()
+    },
+    (lease) => lease.destroy(),
+  ]
+
+  test(`every lease finds what onOpen has set, and nothing of others (SEED=${seed})`, { timeout: 60_000 }, async () => {
+    const random = randomFrom(seed)
+    const { pool, opens, count } = make({
+      max: 3,
+      onOpen: async (sql) => {
+        if (random() < 0.1) throw new Error('as planned')
+        await sql`set statement_timeout = '7s'`
+        if (random() < 0.1) await sql`select pg_sleep(0.01)`
+      },
+      onAcquire: (sql) => (random() < 0.5 ? random() < 0.9 : sql`select 1`),
+      onRelease: (sql) => (random() < 0.5 ? undefined : sql`select 1`),
+    })
+    const wrong: unknown[] = []
+    const task = async (): Promise<void> => {
+      for (let i = 0; i < 40; i++) {
+        const lease = await pool.acquire()
+        const [row] = await lease.sql`
+          select current_setting('statement_timeout') as timeout, to_regclass('mine') as mine,
+            coalesce(current_setting('app.tenant', true), '') as tenant,
+            (select count(*)::int from pg_prepared_statements where name = 'mine') as prepared`
+        const expected = { timeout: '7s', mine: null, tenant: '', prepared: 0 }
+        if (!isDeepStrictEqual({ ...row }, expected)) wrong.push(row)
+        await habits[Math.trunc(random() * habits.length)]?.(lease)
+        await lease.release()
+      }
+    }
+    await Promise.all([1, 2, 3, 4, 5, 6].map(task))
+    expect(wrong).toEqual([])
+    expect([opens.includes(true), count('reset-error') > 0, count('connect-error') > 0]).toEqual([true, true, true])
+    await pool.close()
+    await db.sessionsToBe(0)
   })
 })
