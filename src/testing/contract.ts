@@ -102,6 +102,8 @@ export function driverContract<C>(options: DriverContractOptions<C>): DriverClau
     clause('close() of a connection that has ended resolves', async () => {
       const connection = await open()
       await kill(connection)
+      // Before it is known to have ended, a driver may well be in doubt.
+      await until(() => driver.isBroken(connection), 'isBroken() to be true', timeoutMs)
       await close(connection)
       await close(connection)
       await countToBe(0)
