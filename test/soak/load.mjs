@@ -15,24 +15,28 @@ export class Load {
   #random
   #pools
   #watch
-  #choices = [
-    [30, () => this.#oneShot()],
-    [26, () => this.#lease()],
-    [14, () => this.#use()],
-    [16, () => this.#transaction()],
-    [3, () => this.#longQuery()],
-    [2, () => this.#compute()],
-    [3, () => this.#pause()],
-    [1, () => this.#replacePool()],
-    [1, () => this.#pools.now.evict()],
-    [1, () => this.#pools.now.releaseIdle()],
-  ]
+  #choices
 
-  /** `pools` gives the pool, and replaces it; `watch` hears of every acquire, its answer and every rejection. */
-  constructor({ random, pools, watch }) {
+  /**
+   * `pools` gives the pool, and replaces it; `watch` hears of every acquire, its answer and every rejection;
+   * `longQueries` says how many there are of them among a hundred others.
+   */
+  constructor({ random, pools, watch, longQueries }) {
     this.#random = random
     this.#pools = pools
     this.#watch = watch
+    this.#choices = [
+      [30, () => this.#oneShot()],
+      [28, () => this.#lease()],
+      [16, () => this.#use()],
+      [18, () => this.#transaction()],
+      [longQueries, () => this.#longQuery()],
+      [2, () => this.#compute()],
+      [3, () => this.#pause()],
+      [1, () => this.#replacePool()],
+      [1, () => this.#pools.now.evict()],
+      [1, () => this.#pools.now.releaseIdle()],
+    ]
   }
 
   async next() {

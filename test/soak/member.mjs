@@ -7,7 +7,7 @@ import { Abort, Load, Mistake, acquireTimeoutMs } from './load.mjs'
 import { Random } from './random.mjs'
 import { Starter } from './starter.mjs'
 
-const { dist, url, broker, seat, seed, callers, port } = workerData
+const { dist, url, broker, seat, seed, callers, longQueries, port } = workerData
 const { PoolError } = await import(`${dist}/src/index.js`)
 const { createPool } = await import(`${dist}/src/postgres/index.js`)
 
@@ -84,7 +84,7 @@ function makePool() {
 
 let stopped = false
 let leases = []
-const load = new Load({ random, pools, watch })
+const load = new Load({ random, pools, watch, longQueries })
 const calling = Promise.all(
   Array.from({ length: callers }, async () => {
     while (!stopped) await load.next()

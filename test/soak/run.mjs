@@ -1,6 +1,14 @@
-// npm run soak, with SOAK_SECONDS, SOAK_SEED, SOAK_LIMIT and SOAK_CALLERS (per thread) from the environment. SOAK_DIST
-// is the URL of another build; SOAK_UNTIL_EXCESS ends the run with the first count above the limit. With --json the
-// verdict is printed for programs.
+// npm run soak. From the environment:
+//
+//   SOAK_SECONDS        60
+//   SOAK_SEED           random; printed
+//   SOAK_LIMIT          3 … 8, by the seed
+//   SOAK_CALLERS        4 per thread
+//   SOAK_LONG_QUERIES   3 beside a hundred other calls
+//   SOAK_DIST           the URL of another build
+//   SOAK_UNTIL_EXCESS   set: ends with the first count above the limit, and looks at nothing afterwards
+//
+// With --json the verdict is printed for programs.
 import { Random } from './random.mjs'
 import { soak } from './soak.mjs'
 
@@ -10,8 +18,9 @@ const seed = env('SOAK_SEED', Date.now() % 1_000_000)
 const options = {
   seed,
   seconds: env('SOAK_SECONDS', 60),
-  limit: env('SOAK_LIMIT', new Random(seed).from(4, 10)),
+  limit: env('SOAK_LIMIT', new Random(seed).from(3, 8)),
   callers: env('SOAK_CALLERS', 4),
+  longQueries: env('SOAK_LONG_QUERIES', 3),
   untilExcess: process.env.SOAK_UNTIL_EXCESS !== undefined,
   ...(process.env.SOAK_DIST ? { dist: process.env.SOAK_DIST } : {}),
 }

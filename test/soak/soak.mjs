@@ -16,7 +16,7 @@ const role = 'soak'
  * @param options.dist where the build is, as a URL
  * @param options.untilExcess ends as soon as the server has counted too many
  */
-export async function soak({ dist = built, seed, seconds, limit, callers = 4, untilExcess = false }) {
+export async function soak({ dist = built, seed, seconds, limit, callers = 4, longQueries = 3, untilExcess = false }) {
   const { createBroker } = await import(`${dist}/src/index.js`)
   const { startServer } = await import(`${built}/bench/support/embedded.js`)
   const verdict = new Verdict()
@@ -37,7 +37,7 @@ export async function soak({ dist = built, seed, seconds, limit, callers = 4, un
     })
     await witness.ready()
     const cast = new Cast({
-      assignment: { dist, url, broker: 'soak', callers },
+      assignment: { dist, url, broker: 'soak', callers, longQueries },
       seed,
       report: (rule, detail) => verdict.report(rule, detail),
     })
@@ -52,6 +52,7 @@ export async function soak({ dist = built, seed, seconds, limit, callers = 4, un
       terminated: 0,
       resizes: 0,
     }
+    const startedAt = performance.now()
     await storm(run, { seed, seconds, untilExcess })
     if (!untilExcess) {
       await run.resizing
@@ -61,7 +62,15 @@ export async function soak({ dist = built, seed, seconds, limit, callers = 4, un
     await cast.end()
     const seen = await witness.stop()
     if (seen.samples < 20 * seconds && !untilExcess) verdict.report('blind', `only ${seen.samples} samples`)
-    const figures = { ...seen, ...cast.figures(), deaths: cast.deaths, backends: run.terminated, resizes: run.resizes }
+    const restMs = Math.round(performance.now() - startedAt - seconds * 1_000)
+    const figures = {
+      restMs,
+      ...seen,
+      ...cast.figures(),
+      deaths: cast.deaths,
+      backends: run.terminated,
+      resizes: run.resizes,
+    }
     return { violations: verdict.violations, figures, moves: broker.stats().moves }
   } finally {
     process.off('unhandledRejection', onUnhandled)

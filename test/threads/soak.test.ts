@@ -61,7 +61,14 @@ describe('a soak of a build in which a permit comes back without evidence', () =
   test.each(Object.keys(mutations))('counts more than the limit: %s', { timeout: 120_000 }, async (name) => {
     const { dist, remove } = mutant(name)
     try {
-      const { options, violations } = await soak({ SOAK_SECONDS: '30', SOAK_DIST: dist, SOAK_UNTIL_EXCESS: '1' })
+      const { options, violations } = await soak({
+        SOAK_SECONDS: '30',
+        SOAK_DIST: dist,
+        SOAK_UNTIL_EXCESS: '1',
+        // So that the limit is always reached, and something is always running when a thread dies.
+        SOAK_LIMIT: '3',
+        SOAK_LONG_QUERIES: '30',
+      })
       const excess = violations.find(({ rule }) => rule === 'limit')
       expect(excess?.detail, `SOAK_SEED=${options.seed}: ${JSON.stringify(violations)}`).toMatch(
         new RegExp(`^\\d+ of ${options.limit}: `),
