@@ -14,9 +14,9 @@ beforeAll(async () => {
 afterAll(() => database.drop())
 
 /** Runs a script in a process of its own, which has to end by itself. */
-async function script(name: string): Promise<unknown> {
+async function script(name: string, ...more: string[]): Promise<unknown> {
   const path = fileURLToPath(new URL(`./fixtures/${name}.mjs`, import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, [path, database.url], { timeout: 15_000 })
+  const { stdout } = await promisify(execFile)(process.execPath, [path, database.url, ...more], { timeout: 15_000 })
   return JSON.parse(stdout)
 }
 
@@ -35,5 +35,24 @@ describe('a process', () => {
 
   test('does not end while a caller waits', async () => {
     expect(await script('waiting')).toEqual({ phase: 'permit' })
+  })
+
+  test.each([
+    ['somebody', 0],
+    ['nobody', 1],
+  ])('ends by itself after a thread has died in it, with %s there to reap', async (who, limbo) => {
+    expect(await script('bereaved', who)).toEqual({ held: 2 - limbo, limbo })
+    if (limbo > 0) {
+      // Nobody reaps for a process that is gone: the server has been asked to notice by itself.
+      await database.admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${database.name}`
+    }
+    await database.sessionsToBe(0)
+  })
+})
+
+describe('a thread', () => {
+  test('ends by itself, with code 0, although its pool has idle connections', async () => {
+    expect(await script('leaving')).toEqual({ codes: [0, 0, 0], limit: 2 })
+    await database.sessionsToBe(0)
   })
 })

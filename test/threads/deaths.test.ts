@@ -1,0 +1,3 @@
+import { testDeaths } from './deaths/run.ts'
+
+testDeaths((kind) => kind !== 'memory')
