@@ -48,12 +48,15 @@ export async function soak({ dist = built, seed, seconds, limit, callers = 4, lo
       cast,
       admin,
       limit,
+      lowest: limit,
       random: new Random(seed + 1),
       terminated: 0,
       resizes: 0,
     }
     const startedAt = performance.now()
+    const means = meanStates(broker)
     await storm(run, { seed, seconds, untilExcess })
+    const states = means()
     if (!untilExcess) {
       await run.resizing
       if (await within(15_000, () => cast.isComplete)) await rest(run)
@@ -65,6 +68,7 @@ export async function soak({ dist = built, seed, seconds, limit, callers = 4, lo
     const restMs = Math.round(performance.now() - startedAt - seconds * 1_000)
     const figures = {
       restMs,
+      states,
       ...seen,
       ...cast.figures(),
       deaths: cast.deaths,
@@ -120,8 +124,8 @@ async function storm(run, { seed, seconds, untilExcess }) {
   }
   while (performance.now() - startedAt < seconds * 1_000 && !over()) await sleep(10)
   // At rest the limit is reached on purpose: that proves nothing about the storm.
-  if (!untilExcess && witness.peak < limit) {
-    verdict.report('blind', `never more than ${witness.peak} of ${limit} were there`)
+  if (!untilExcess && witness.peak < run.lowest) {
+    verdict.report('blind', `never more than ${witness.peak} of ${run.lowest} were there`)
   }
 }
 
@@ -148,9 +152,25 @@ function resize(run, limit) {
     }
     run.witness.allowed = limit
     run.limit = limit
+    run.lowest = Math.min(run.lowest, limit)
     run.resizing = undefined
   }
   run.resizing = settled()
+}
+
+/** What the permits were doing, on the average until the function that is returned is called. */
+function meanStates(broker) {
+  const sums = { free: 0, granted: 0, held: 0, closing: 0, limbo: 0 }
+  let looks = 0
+  const timer = setInterval(() => {
+    const stats = broker.stats()
+    looks++
+    for (const state of Object.keys(sums)) sums[state] += stats[state]
+  }, 20)
+  return () => {
+    clearInterval(timer)
+    return Object.fromEntries(Object.entries(sums).map(([state, sum]) => [state, Number((sum / looks).toFixed(2))]))
+  }
 }
 
 /** No more faults: everybody finishes, and what is true then has to be true in the ledger, the pools and the server. */
