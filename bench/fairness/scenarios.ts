@@ -106,5 +106,6 @@ export const scenarios: readonly Scenario[] = [
     equals: light,
   },
   even('20 for 16', 16, 20, 4),
+  even('5 for 4', 4, 5, 4),
   even('3 for 12', 12, 3, 4),
 ]

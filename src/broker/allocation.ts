@@ -6,6 +6,9 @@
 //   - on a release it goes to a member that has none (once its head has waited longer than mine, or Z·M); else to one
 //     with at least two fewer whose head has waited longer than mine; else to one whose head has waited f times longer
 //     than mine, and K·M more. Only above f = 4 is the one who gave not worse off afterwards: no move reverses itself;
+//   - what cannot be shared evenly goes round: after R·M, to one that has half as many and waits twice as long;
+//   - a member's last connection goes to members without any only, while somebody waits for it. Anybody else would have
+//     to give it back as soon as Z·M is over;
 //   - an idle connection may be called away once it has idled for M, a member's last one after K·M, unless the asker
 //     has none.
 // `min` is never taken. By these rules at most one permit is on its way to a member at a time.
@@ -16,6 +19,8 @@ export const K = 10
 export const f = 4
 /** Moves' worth of time after which a member without any comes first. */
 export const Z = 3
+/** Moves' worth of time after which members take turns. */
+export const R = 100
 
 /** A member, as read. Times are milliseconds, as ages. */
 export interface MemberView {
@@ -84,11 +89,18 @@ export function nextOwed(view: View, me: number): number {
 export function owedOnRelease(view: View, me: number, waited: number, open: number): number {
   const { held, min } = view.members[me]!
   if (open < K * view.move || held <= min) return nobody
-  return worseOff(view, me, held, waited)
+  return worseOff(view, me, { held, waited, open })
 }
 
-/** Who is so much worse off than I am, having `held` and waiting for `waited`, that a permit of mine goes there. */
-function worseOff(view: View, me: number, held: number, waited: number): number {
+/** How the one stands who may have to give: what it has, how long its head has waited, how long the connection is open. */
+interface Giver {
+  readonly held: number
+  readonly waited: number
+  readonly open: number
+}
+
+/** Who is so much worse off than I am that a permit of mine goes there. */
+function worseOff(view: View, me: number, mine: Giver): number {
   // What is on its way already counts as received by those who are next for it.
   const due = afterSupply(view)
   let none = nobody
@@ -97,13 +109,20 @@ function worseOff(view: View, me: number, held: number, waited: number): number 
     const member = view.members[i]!
     if (i === me || owed(member) === 0 || member.granted + member.opening > 0 || due[i] !== owed(member)) continue
     if (member.held === 0) {
-      if (member.waited <= Math.min(waited, Z * view.move)) continue
+      if (member.waited <= Math.min(mine.waited, Z * view.move)) continue
       if (none === nobody || member.waited > view.members[none]!.waited) none = i
-    } else if ((member.held <= held - 2 && member.waited > waited) || member.waited > f * waited + K * view.move) {
+    } else if (isWorseOff(member, mine, view.move)) {
       if (fewer === nobody || member.waited > view.members[fewer]!.waited) fewer = i
     }
   }
   return none === nobody ? fewer : none
+}
+
+/** The same, of a member that has some. */
+function isWorseOff(member: MemberView, { held, waited, open }: Giver, move: number): boolean {
+  if (member.held <= held - 2 && member.waited > waited) return true
+  if (member.held <= held / 2 && member.waited > 2 * waited && open >= R * move) return true
+  return (held > 1 || waited === 0) && member.waited > f * waited + K * move
 }
 
 /**
@@ -114,7 +133,7 @@ export function owedOnReturn(view: View, me: number, lacking: number): number {
   if (lacking === 0) return nextOwed(view, me)
   const mine = view.members[me]!
   if (mine.held + 1 <= mine.min) return me
-  const other = worseOff(view, me, mine.held + 1, mine.waited)
+  const other = worseOff(view, me, { held: mine.held + 1, waited: mine.waited, open: 0 })
   return other === nobody ? me : other
 }
 

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   K,
+  R,
   Z,
   donorToWake,
   f,
@@ -52,9 +53,27 @@ describe('owedOnRelease()', () => {
   })
 
   test('goes to one that waits f times longer and K moves more, however much it has', () => {
-    const v = view([{ held: 1 }, { want: 1, waited: f * 30 + K * M, held: 9 }])
+    const v = view([{ held: 2 }, { want: 1, waited: f * 30 + K * M, held: 9 }])
     expect(owedOnRelease(v, 0, 30, old)).toBe(nobody)
     expect(owedOnRelease(v, 0, 29, old)).toBe(1)
+  })
+
+  test('keeps the last one for those who wait for it, whoever else has one', () => {
+    const v = view([{ held: 1 }, { want: 1, waited: 10_000, held: 1 }])
+    expect(owedOnRelease(v, 0, 1, R * M)).toBe(nobody)
+    expect(owedOnRelease(v, 0, 0, R * M)).toBe(1)
+    v.members[1]!.held = 0
+    expect(owedOnRelease(v, 0, 1, old)).toBe(1)
+  })
+
+  test('takes turns after R moves with one that has half as many and waits twice as long', () => {
+    const v = view([{ held: 2 }, { want: 1, waited: 60, held: 1 }])
+    expect(owedOnRelease(v, 0, 29, R * M - 0.1)).toBe(nobody)
+    expect(owedOnRelease(v, 0, 29, R * M)).toBe(1)
+    expect(owedOnRelease(v, 0, 30, R * M)).toBe(nobody)
+    v.members[0]!.held = 3
+    v.members[1]!.held = 2
+    expect(owedOnRelease(v, 0, 29, R * M)).toBe(nobody)
   })
 
   test('sends nothing to one that has a permit on its way, from here or from elsewhere', () => {
@@ -158,22 +177,27 @@ describe('owedOnReturn()', () => {
 const seed = Number(process.env['MILLPOND_SEED'] ?? Math.trunc(Math.random() * 2 ** 31))
 const parameters = { seed, numRuns: 3_000 }
 
+/** Mostly 0: else hardly anybody would ever be owed anything. */
+function few(most: number): fc.Arbitrary<number> {
+  return fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.nat(most) })
+}
+
 const anyMember = fc
   .record({
-    alive: fc.boolean(),
+    alive: fc.oneof({ weight: 4, arbitrary: fc.constant(true) }, { weight: 1, arbitrary: fc.boolean() }),
     want: fc.nat(4),
     waited: fc.nat(2_000),
     held: fc.nat(6),
-    granted: fc.nat(2),
-    opening: fc.nat(2),
+    granted: few(2),
+    opening: few(2),
     idle: fc.nat(4),
     idled: fc.nat(1_000),
-    min: fc.nat(3),
+    min: few(3),
   })
   .filter((one) => one.held >= one.granted)
 const anyView = fc.record({
   members: fc.array(anyMember, { minLength: 1, maxLength: 6 }),
-  supply: fc.nat(3),
+  supply: few(3),
   move: fc.constantFrom(0, 1, M),
 })
 const viewOf = (raw: { members: MemberView[]; supply: number; move: number }): View => ({
@@ -190,7 +214,8 @@ describe(`every decision (seed ${seed})`, () => {
         for (const to of [nextOwed(v, 0), owedOnRelease(v, 0, waited, open), owedOfIdle(v, 0)]) {
           if (to === nobody) continue
           expect(to).not.toBe(0)
-          expect(owed(v.members[to]!)).toBeGreaterThan(0)
+          const { alive, want, granted } = v.members[to]!
+          expect(alive && want > granted).toBe(true)
         }
       }),
       parameters,
@@ -230,13 +255,42 @@ describe(`every decision (seed ${seed})`, () => {
     )
   })
 
+  test('counts what is on its way: a release adds nothing to it', () => {
+    fc.assert(
+      fc.property(anyView, fc.nat(2_000), (raw, waited) => {
+        const v = viewOf(raw)
+        const to = owedOnRelease(v, 0, waited, Infinity)
+        if (to !== nobody) expect(v.members[to]!.granted + v.members[to]!.opening).toBe(0)
+        // Enough for all: nothing is owed to anybody, and nothing idle either.
+        v.supply = v.members.reduce((sum, one) => sum + owed(one), 0)
+        expect(owedOnRelease(v, 0, waited, Infinity)).toBe(nobody)
+        expect(owedOfIdle(v, 0)).toBe(nobody)
+        expect(donorToWake(v, 0)).toBe(nobody)
+      }),
+      parameters,
+    )
+  })
+
+  test('keeps a connection for K moves, whatever the others need', () => {
+    fc.assert(
+      fc.property(anyView, fc.nat(2_000), fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), (...args) => {
+        const [raw, waited, part] = args
+        const v = viewOf(raw)
+        expect(owedOnRelease(v, 0, waited, part * K * v.move - 1e-9)).toBe(nobody)
+      }),
+      parameters,
+    )
+  })
+
   test('does not reverse at once', () => {
+    let moves = 0
     fc.assert(
       fc.property(anyView, fc.nat(2_000), (raw, waited) => {
         const v = viewOf(raw)
         const to = owedOnRelease(v, 0, waited, Infinity)
         if (to === nobody) return
-        // The permit arrives after one move, and serves the head there; mine has aged, and the next one there is younger.
+        moves++
+        // The permit arrives after one move; until then everybody has waited on.
         const [mine, theirs] = [v.members[0]!, v.members[to]!]
         mine.held--
         mine.want++
@@ -245,10 +299,14 @@ describe(`every decision (seed ${seed})`, () => {
         mine.opening = 0
         theirs.held++
         theirs.want--
-        // A connection that has just been opened stays, whoever waits.
+        theirs.waited += v.move
+        // The connection itself stays, whoever waits ...
         if (v.move > 0) expect(owedOnRelease(v, to, theirs.waited, v.move)).toBe(nobody)
+        // ... and no older one comes back in its place.
+        if (theirs.held > 1) expect(owedOnRelease(v, to, theirs.waited, Infinity)).not.toBe(0)
       }),
       parameters,
     )
+    expect(moves).toBeGreaterThan(300)
   })
 })
