@@ -177,26 +177,6 @@ test('25,000 waiters of three connections are all served', async () => {
   expect([served, driver.connections.length]).toEqual([25_000, 3])
 }) // case 31
 
-test('100,000 waiters of whom half leave are served in order, the other half', async () => {
-  const { pool } = rig({ max: 1, acquireTimeoutMs: Infinity })
-  const held = await pool.acquire()
-  const order: number[] = []
-  const leaving: AbortController[] = []
-  const wait = async (i: number): Promise<void> => {
-    const controller = new AbortController()
-    if (i % 2 === 0) leaving.push(controller)
-    const one = await pool.acquire(i % 2 === 0 ? { signal: controller.signal } : {})
-    order.push(i)
-    await one.release()
-  }
-  const waiters = Array.from({ length: 100_000 }, (_, i) => wait(i).catch(() => {}))
-  for (const controller of leaving) controller.abort()
-  await held.release()
-  await Promise.all(waiters)
-  expect(order).toEqual(Array.from({ length: 50_000 }, (_, i) => 2 * i + 1))
-  expect(pool.stats()).toMatchObject({ waiting: 0, idle: 1, aborted: 50_000 })
-})
-
 test('an acquire with no time at all ends at once, whatever the driver never does', async () => {
   const { pool, driver } = rig({ max: 1, connectTimeoutMs: 1 })
   driver.behaviour.open = 'never'

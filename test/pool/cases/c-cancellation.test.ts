@@ -1,7 +1,7 @@
 // Shown elsewhere:
 //   37  test/postgres/pool.test.ts 'PostgresLease.release() lets a query finish that was not awaited', '… cancel() …'
 //   42  also pool.test.ts 'Pool.acquire() that is aborted while its connection opens leaves that connection idle'
-//   47  gates.test.ts
+//   47  gates.test.ts 'a pool keeps to its size and answers everybody, …'
 
 import { expect, test } from 'vitest'
 import { settled } from '../../../src/testing/index.ts'

@@ -1,7 +1,7 @@
 // Shown elsewhere:
 //   53  pool.test.ts 'Pool tries again at once, then backs off from 50 ms, doubling, ±10 %'
 //   57  also hooks.test.ts 'onOpen that throws closes the connection and counts as a failure to connect'; a transaction
-//       that is left open is the driver's to see: test/postgres
+//       that is left open is the driver's to see: test/postgres/hooks.test.ts 'onOpen must leave no transaction, …'
 //   64  pool.test.ts 'Pool fails all present waiters at once when retrying cannot help …': whether one attempt is all
 //       is for the driver's error to say, not an option
 

@@ -1,8 +1,9 @@
 // Shown elsewhere:
 //   89   test/postgres/pool.test.ts 'PostgresLease.release() closes a connection whose COPY was left unfinished'
-//   94, 95  test/postgres/pool.test.ts, reset.test.ts; of a connection that came back broken: watching.test.ts
-//        'Pool.stats() counts what was refused and what came back broken'
-//   96   pool.test.ts 'Lease.connection throws after the release …', test/postgres 'PostgresLease.sql rejects after …'
+//   94, 95  test/postgres/driver.test.ts 'PostgresDriver.reset() rolls back a transaction in status %s',
+//        'PostgresDriver.reset() cancels a query that does not finish in time, and rejects' (ours differs: what can be
+//        cleaned is cleaned, and lent again); watching.test.ts 'Pool.stats() counts … what came back broken'
+//   96   pool.test.ts 'Lease.connection throws after the release …', test/postgres/pool.test.ts 'PostgresLease.sql rejects after …'
 //   97   cannot happen: a lease goes back by itself, there is no release that takes a connection
 //   98   pool.test.ts 'Lease.connection throws after the release, and a second release does nothing'
 //   99   pool.test.ts 'Lease whose connection dies frees its permit at once; its release is harmless'

@@ -121,6 +121,7 @@ test('a connection that nobody needs any more when it is open, and that is too m
   expect(driver.counted).toBe(1)
 }) // case 119
 
+// Ours differs: a max of 0 would serve nobody, and is refused.
 test('a pool that is made smaller and larger while all is leased ends at its size', async () => {
   const { pool, driver } = rig({ max: 2 })
   const leases = await lease(pool, 2)

@@ -1,6 +1,10 @@
 // What the test suites of other pools do not have. Shown elsewhere:
-//   K14  test/threads/limit.test.ts, blocked.test.ts; test/broker 'calls an idle connection away once it is ripe …'
-//   K15  test/threads/death.test.ts; test/broker 'what one had that is … is reaped by another'
+//   K12  also stalls.test.ts 'for 5 s takes no lease from its holder, …', 'really, for longer than every timeout, …'
+//   K13  also stalls.test.ts 'by years, forth and back, is not noticed by what is leased, idle or waiting'
+//   K14  test/broker/member.test.ts 'calls an idle connection away once it is ripe, and ticks until then';
+//        test/threads/blocked.test.ts 'and holds idle connections does not keep others from those of a thread …'
+//   K15  test/broker/threads.test.ts 'what one had that is … is reaped by another', 'Member, in threads of their own';
+//        test/threads/death.test.ts 'that held every permit leaves them to a member that has no living connection'
 
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { deferred } from '../../../src/deferred.ts'

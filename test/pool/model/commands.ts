@@ -51,7 +51,7 @@ function released({ core, model }: Run, place = model.in('leased')[0]): void {
 export const commands: Readonly<Record<string, readonly [weight: number, act: Command]>> = {
   // ── Acquiring ──────────────────────────────────────────────────────────────────────────────────────────────────
   acquire: [
-    14,
+    10,
     (run) => {
       const { core, model } = run
       if (model.options.checkAlways) return run.ask()
@@ -117,12 +117,12 @@ export const commands: Readonly<Record<string, readonly [weight: number, act: Co
   'open incurable': [1, (run, index) => openFailed(run, run.pick('opening', index), { retryable: false })],
 
   // ── Checking ───────────────────────────────────────────────────────────────────────────────────────────────────
-  'check passed': [6, (run, index) => checked(run, run.pick('checking', index))],
+  'check passed': [8, (run, index) => checked(run, run.pick('checking', index))],
   'ping failed': [2, (run, index) => checked(run, run.pick('checking', index), 'ping failed')],
   'check refused': [1, (run, index) => checked(run, run.pick('checking', index), 'refused')],
 
   // ── Releasing ──────────────────────────────────────────────────────────────────────────────────────────────────
-  released: [10, (run, index) => released(run, run.pick('leased', index))],
+  released: [14, (run, index) => released(run, run.pick('leased', index))],
   resetting: [
     3,
     (run, index) => {
@@ -132,7 +132,7 @@ export const commands: Readonly<Record<string, readonly [weight: number, act: Co
       run.model.move(place, 'resetting')
     },
   ],
-  'reset passed': [3, (run, index) => released(run, run.pick('resetting', index))],
+  'reset passed': [5, (run, index) => released(run, run.pick('resetting', index))],
   destroyed: [
     2,
     (run, index) => {
