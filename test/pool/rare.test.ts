@@ -1,4 +1,4 @@
-// To be put at test/pool/ (imports are relative to it), once src is mended.
+// What happens seldom, and went wrong once.
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { settled } from '../../src/testing/index.ts'
 import { rig, watch } from './support.ts'
