@@ -4,31 +4,13 @@ import type { AcquirePhase } from './errors.ts'
 import { Backoff } from './backoff.ts'
 import { Counters } from './counters.ts'
 import { Idle } from './idle.ts'
-import type { ResolvedOptions } from './options.ts'
+import type { CoreOptions } from './options.ts'
 import type { Permit, Permits } from './permits.ts'
 import { Slot, state } from './slot.ts'
 import { Slots } from './slots.ts'
 import type { CloseReason, PoolStats } from './stats.ts'
 import { Waiters } from './waiters.ts'
 import type { Waiter } from './waiters.ts'
-
-export type CoreOptions = Pick<
-  ResolvedOptions,
-  | 'name'
-  | 'min'
-  | 'max'
-  | 'maxIdle'
-  | 'order'
-  | 'maxWaiting'
-  | 'maxLifetimeMs'
-  | 'idleTimeoutMs'
-  | 'maxUses'
-  | 'pingAfterIdleMs'
-  | 'timings'
-> & {
-  /** Every connection is looked at before it is lent. */
-  readonly checkAlways?: boolean
-}
 
 /**
  * The pool's decisions. Every method is an event; it decides at once, without waiting, and leaves what is to be done
@@ -314,12 +296,7 @@ export class Core<C> {
   /** Gives idle connections back, but for `min`. Returns those that are closing now. */
   releaseIdle(): Slot<C>[] {
     const released: Slot<C>[] = []
-    while (this.living + this.#slots.count(state.opening) > this.#min) {
-      const slot = this.#idle.takeOldest()
-      if (!slot) break
-      this.#retire(slot, 'idle')
-      released.push(slot)
-    }
+    for (let slot; this.#aboveMin && (slot = this.#retireOldest('idle'));) released.push(slot)
     return released
   }
 
@@ -340,19 +317,17 @@ export class Core<C> {
     this.#min = min
     this.#max = max
     this.#maxIdle = maxIdle
-    while (this.#idle.size > maxIdle || this.#slots.unclosed > max) {
-      const slot = this.#idle.takeOldest()
-      if (!slot) break
-      this.#retire(slot, 'surplus')
-    }
+    while (this.#idle.size > maxIdle || this.#slots.unclosed > max) if (!this.#retireOldest('surplus')) break
   }
 
-  /** Closes the connection that has idled longest, for others. */
-  retireIdle(): boolean {
-    const slot = this.#idle.takeOldest()
-    if (!slot) return false
-    this.#retire(slot, 'reclaimed')
-    return true
+  /** Whether a connection with such a permit is idle. */
+  hasIdle(which: (permit: Permit) => boolean): boolean {
+    return this.#idle.all().some(({ permit }) => which(permit))
+  }
+
+  /** Closes the connection that has idled longest, of those with such a permit if that is said, for others. */
+  retireIdle(which?: (permit: Permit) => boolean): boolean {
+    return this.#retireOldest('reclaimed', which) !== undefined
   }
 
   /**
@@ -370,11 +345,7 @@ export class Core<C> {
     this.#quarterEndsAt = now + this.#options.idleTimeoutMs / 4
     if (late) return this.#idle.restart()
     let surplus = this.#idle.turn()
-    while (surplus-- > 0 && this.living + this.#slots.count(state.opening) > this.#min) {
-      const slot = this.#idle.takeOldest()
-      if (!slot) break
-      this.#retire(slot, 'idle')
-    }
+    while (surplus-- > 0 && this.#aboveMin) this.#retireOldest('idle')
   }
 
   /** Stops lending: who waits is refused, what is idle closes, leases may finish. */
@@ -517,6 +488,11 @@ export class Core<C> {
     return always || now - slot.idleAt > pingAfterIdleMs || slot.provenAt < this.#suspectBefore
   }
 
+  /** Whether there would be enough connections with one less. */
+  get #aboveMin(): boolean {
+    return this.living + this.#slots.count(state.opening) > this.#min
+  }
+
   /** A connection without a user: to the head of the queue, else idle, else away. */
   #place(slot: Slot<C>, now: number): void {
     const reason = this.#spent(slot, now)
@@ -574,7 +550,15 @@ export class Core<C> {
   }
 
   #retireIdle(reason: CloseReason): void {
-    for (let slot = this.#idle.takeOldest(); slot; slot = this.#idle.takeOldest()) this.#retire(slot, reason)
+    while (this.#retireOldest(reason));
+  }
+
+  #retireOldest(reason: CloseReason, which?: (permit: Permit) => boolean): Slot<C> | undefined {
+    const slot = which ? this.#idle.all().find(({ permit }) => which(permit)) : this.#idle.oldest
+    if (!slot) return undefined
+    this.#idle.remove(slot)
+    this.#retire(slot, reason)
+    return slot
   }
 
   #leave(slot: Slot<C>): void {

@@ -33,12 +33,6 @@ export class Idle<C> {
     if (this.#slots.remove(slot)) this.#lowWater.fell(this.#slots.size)
   }
 
-  takeOldest(): Slot<C> | undefined {
-    const slot = this.#slots.first
-    if (slot) this.remove(slot)
-    return slot
-  }
-
   /** Ends a quarter of the idle timeout. Returns how many were idle through all of it. */
   turn(): number {
     return this.#lowWater.turn(this.#slots.size)

@@ -156,6 +156,25 @@ export type ResolvedOptions = Required<Omit<PoolOptions, 'limit' | 'broker' | 'l
   broker: string | undefined
 }
 
+/** What of them the pool's decisions depend on. */
+export type CoreOptions = Pick<
+  ResolvedOptions,
+  | 'name'
+  | 'min'
+  | 'max'
+  | 'maxIdle'
+  | 'order'
+  | 'maxWaiting'
+  | 'maxLifetimeMs'
+  | 'idleTimeoutMs'
+  | 'maxUses'
+  | 'pingAfterIdleMs'
+  | 'timings'
+> & {
+  /** Every connection is looked at before it is lent. */
+  readonly checkAlways?: boolean
+}
+
 let unnamed = 0
 /** All pools of the process that limit themselves without a name share one limit. */
 const unnamedLimit = 'default'

@@ -62,7 +62,11 @@ export class CoreUser<C> implements PermitUser {
     this.#core.open(permit, this.#clock.now())
   }
 
-  retireIdle(): boolean {
-    return this.#core.retireIdle()
+  hasIdle(which: (permit: Permit) => boolean): boolean {
+    return this.#core.hasIdle(which)
+  }
+
+  retireIdle(which?: (permit: Permit) => boolean): boolean {
+    return this.#core.retireIdle(which)
   }
 }

@@ -33,8 +33,13 @@ export interface PermitUser {
   readonly lacking: number
   /** Opens a connection with this permit. Called only while `lacking` is above 0. */
   open(permit: Permit): void
-  /** Closes the connection that has idled longest; false if there is none. `min` is the caller's to respect. */
-  retireIdle(): boolean
+  /** Whether there is an idle connection with such a permit. */
+  hasIdle(which: (permit: Permit) => boolean): boolean
+  /**
+   * Closes the connection that has idled longest, of those with such a permit if that is said; false if there is none.
+   * `min` is the caller's to respect.
+   */
+  retireIdle(which?: (permit: Permit) => boolean): boolean
   /** The permits have acted by themselves (a wake, a tick): what they decided is to be carried out now. */
   settled(): void
   /** The permits can never serve this pool (any more): all waiters fail with this error, later ones too. */

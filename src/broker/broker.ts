@@ -7,12 +7,13 @@ import type { Deferred } from '../deferred.ts'
 import { BrokerError, optionRangeError, optionTypeError } from '../errors.ts'
 import type { BrokerStats } from '../stats.ts'
 import { bury } from './bury.ts'
-import { closedError, confirm, environmentKey, isClosed } from './enrol.ts'
+import { closedError, confirm, environmentKey, isClosed, sumOfMin } from './enrol.ts'
 import type { Enrolment } from './enrol.ts'
-import { format, header, maxRows, maxSlots, read } from './layout.ts'
+import { format, header, limitOf, maxRows, maxSlots, read, tenths } from './layout.ts'
 import type { Ledger } from './layout.ts'
 import { nextLife, status, wakeAll } from './ledger.ts'
 import { firstMoveMs } from './move-cost.ts'
+import { changeLimit } from './resize.ts'
 import { readStats } from './stats.ts'
 
 export interface BrokerOptions {
@@ -30,7 +31,17 @@ export interface BrokerOptions {
 /** One limit over the pools of all threads. */
 export interface Broker extends AsyncDisposable {
   readonly name: string
+  /** As it is now. */
   readonly limit: number
+  /**
+   * Another limit, from now on. A higher one counts at once. With a lower one idle connections beyond it close at once
+   * and leased ones as they are released, so that there are never more than the higher of the two, and no more than the
+   * new one once those leases have ended. `stats()` shows how far it has come.
+   *
+   * Throws `ERR_OPTION` for a limit that cannot be (at most 1,024, or twice the limit that it was made with if that is
+   * more), `ERR_BROKER_MISMATCH` for one below what the members keep open (`min`), `ERR_BROKER_CLOSED`.
+   */
+  resize(limit: number): void
   /** A snapshot of all members, read from shared memory. */
   stats(): BrokerStats
   /**
@@ -42,6 +53,8 @@ export interface Broker extends AsyncDisposable {
 }
 
 const defaultMembers = 256
+/** What a limit can be raised to, at the least. */
+const leastRoom = 1_024
 const closePollMs = 20
 /** How long closing waits for members to end what dead ones left behind. */
 const reapMs = 5_000
@@ -107,7 +120,6 @@ export function hasBroker(name: string): boolean {
 
 class ThreadBroker implements Broker {
   readonly name: string
-  readonly limit: number
   readonly #ledger: Ledger
   /** Of members in other threads; when one closes, its member has died or left. */
   readonly #ports = new Set<MessagePort>()
@@ -116,9 +128,9 @@ class ThreadBroker implements Broker {
 
   constructor(name: string, limit: number, members: number) {
     this.name = name
-    this.limit = limit
     const buffer = format({
       limit,
+      room: Math.min(maxSlots, Math.max(leastRoom, 2 * limit)),
       rows: members,
       thread: threadId,
       nonce: [randomInt(2 ** 32) | 0, randomInt(2 ** 32) | 0],
@@ -132,6 +144,25 @@ class ThreadBroker implements Broker {
 
   get isClosed(): boolean {
     return this.#closing !== undefined
+  }
+
+  get limit(): number {
+    return limitOf(this.#ledger)
+  }
+
+  resize(limit: number): void {
+    if (this.isClosed) throw closedError(this.name)
+    const to = whole('limit', limit, this.#ledger.room)
+    const before = this.limit
+    changeLimit(this.#ledger, to)
+    // After it: of a member that enrols and a limit that falls at least one sees the other.
+    const kept = sumOfMin(this.#ledger, tenths(systemClock.now()))
+    if (to >= before || kept <= to) return
+    changeLimit(this.#ledger, before)
+    throw new BrokerError(
+      'ERR_BROKER_MISMATCH',
+      `Cannot lower the limit of the broker "${this.name}" to ${to}: its members keep ${kept} connections open (min).`,
+    )
   }
 
   stats(): BrokerStats {

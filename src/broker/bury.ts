@@ -40,7 +40,7 @@ export const burialPhases: Readonly<Record<BurialPhase, (b: Burial, ledger: Ledg
   },
 
   sweep(b, ledger) {
-    if (b.cursor >= ledger.slots) {
+    if (b.cursor >= ledger.room) {
       b.at = 'vacate'
       return
     }

@@ -1,7 +1,7 @@
 import { MessageChannel, getEnvironmentData, postMessageToThread, threadId } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import { BrokerError } from '../errors.ts'
-import { at, elapsed, header, read } from './layout.ts'
+import { at, elapsed, header, limitOf, read } from './layout.ts'
 import type { Field, Ledger } from './layout.ts'
 import { live, lifeOf, nextLife, status, statusOf } from './ledger.ts'
 
@@ -100,11 +100,12 @@ function tooMuchMin(
   { name, min, now }: { name: string; min: number; now: number },
 ): BrokerError | undefined {
   const sum = sumOfMin(ledger, now)
-  if (sum <= ledger.slots) return undefined
+  const limit = limitOf(ledger)
+  if (sum <= limit) return undefined
   return new BrokerError(
     'ERR_BROKER_MISMATCH',
     `Cannot join the broker "${name}": the connections that its members keep open (min) would add up to ${sum}, ` +
-      `${min} of them this pool's, and its limit is ${ledger.slots}. Lower \`min\`, or raise the limit.`,
+      `${min} of them this pool's, and its limit is ${limit}. Lower \`min\`, or raise the limit.`,
   )
 }
 
@@ -138,7 +139,7 @@ function showRow(ledger: Ledger, row: number): void {
   }
 }
 
-function sumOfMin(ledger: Ledger, now: number): number {
+export function sumOfMin(ledger: Ledger, now: number): number {
   let sum = 0
   for (let row = 0; row < Atomics.load(ledger.words, header.rowsUsed); row++) {
     const life = lifeOf(ledger, row)

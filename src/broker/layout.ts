@@ -1,6 +1,6 @@
 // The words of the ledger: one Int32Array over a SharedArrayBuffer that every thread sees. Nothing else knows an index.
 //
-//   header   16 words: what belongs to all
+//   header   24 words: what belongs to all
 //   slots    3 words each, one slot per permit
 //   rows     16 words each, one row per member
 //
@@ -23,7 +23,7 @@
 export const magic = 0x6d706e64
 export const version = 1
 
-const headerWords = 16
+const headerWords = 24
 const slotWords = 3
 const rowWords = 16
 
@@ -31,7 +31,7 @@ const rowWords = 16
 export const header = {
   magic: 0,
   version: 1,
-  /** Permits that exist. */
+  /** How many permits there are: those of the slots below it. What lies beyond serves nobody once it is free. */
   limit: 2,
   /** Slots that there is room for. */
   slots: 3,
@@ -53,6 +53,8 @@ export const header = {
   rowsUsed: 12,
   /** Permits handed from one member to another. */
   moves: 13,
+  /** The highest limit ever: slots beyond need not be looked at. */
+  slotsUsed: 14,
 } as const
 
 /** What is in a row, as an offset. All but `life` and `wake` are written by its owner only, and are hints. */
@@ -102,8 +104,8 @@ export const maxSlots = 65_536
 /** The shared words, and the sizes that never change. */
 export interface Ledger {
   readonly words: Int32Array
-  /** Slots in use. */
-  readonly slots: number
+  /** Slots that there is room for. */
+  readonly room: number
   /** Rows that there is room for. */
   readonly rows: number
   /** Where the rows begin. */
@@ -118,17 +120,21 @@ export function sizeOf(slots: number, rows: number): number {
 /** Makes the ledger's memory; all slots are free, all rows vacant. */
 export function format(options: {
   readonly limit: number
+  /** The highest that the limit can ever be. Default: the limit */
+  readonly room?: number
   readonly rows: number
   readonly thread: number
   readonly nonce: readonly [number, number]
   readonly moveCost: number
 }): SharedArrayBuffer {
-  const buffer = new SharedArrayBuffer(sizeOf(options.limit, options.rows))
+  const room = options.room ?? options.limit
+  const buffer = new SharedArrayBuffer(sizeOf(room, options.rows))
   const words = new Int32Array(buffer)
   words[header.magic] = magic
   words[header.version] = version
   words[header.limit] = options.limit
-  words[header.slots] = options.limit
+  words[header.slotsUsed] = options.limit
+  words[header.slots] = room
   words[header.rows] = options.rows
   words[header.thread] = options.thread
   words[header.nonce] = options.nonce[0]
@@ -145,7 +151,12 @@ export function read(buffer: unknown): Ledger | undefined {
   const room = words[header.slots] ?? 0
   const rows = words[header.rows] ?? 0
   if (buffer.byteLength !== sizeOf(room, rows)) return undefined
-  return { words, slots: words[header.limit] ?? 0, rows, firstRow: headerWords + room * slotWords }
+  return { words, room, rows, firstRow: headerWords + room * slotWords }
+}
+
+/** How many permits there are now. */
+export function limitOf(ledger: Ledger): number {
+  return Atomics.load(ledger.words, header.limit)
 }
 
 /** The index of a slot's word. */

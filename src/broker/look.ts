@@ -27,7 +27,7 @@ export const lookPhases: Readonly<Record<LookPhase, PhaseOf>> = {
   'look at slot'(r, ledger, host) {
     const slot = r.cursor++
     const word = Atomics.load(ledger.words, wordOf(slot))
-    if (r.cursor >= ledger.slots) {
+    if (r.cursor >= r.slotsUsed) {
       r.cursor = 0
       r.at = 'look at life'
     }
@@ -36,7 +36,7 @@ export const lookPhases: Readonly<Record<LookPhase, PhaseOf>> = {
     const member = r.view.members[memberOf(word)]
     switch (stateOf(word)) {
       case state.free:
-        r.view.supply++
+        if (slot < r.limit) r.view.supply++
         return
       case state.granted:
         if (member) member.granted++
@@ -46,7 +46,7 @@ export const lookPhases: Readonly<Record<LookPhase, PhaseOf>> = {
         if (member) member.held++
         return
       case state.closing:
-        if (!host.isStuck(slot, word)) r.view.supply++
+        if (slot < r.limit && !host.isStuck(slot, word)) r.view.supply++
         return
       default:
     }

@@ -111,6 +111,7 @@ export class Member implements Permits {
     if (!place || this.#phase !== 'joined' || !(permit instanceof SlotPermit)) return false
     const { r, host, seat } = place
     host.openedAt = openedAt
+    host.releasing = permit.slot
     runRelease(r, seat.ledger, host, phases)
     permit.forOthers = r.yields
     return r.yields

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../driver.ts'
-import type { PermitUser } from '../permits.ts'
+import type { Permit, PermitUser } from '../permits.ts'
 import { at, header, pidOf, secretOf, state, stateOf, tagOf, tenths, wordOf } from './layout.ts'
 import type { Field, Ledger } from './layout.ts'
 import { Memory } from './memory.ts'
@@ -34,7 +34,8 @@ export class PoolHost implements Host {
   stopped = false
   /** True while the pool leaves: it cannot wait for a reaping any more. */
   leaving = false
-  /** When the connection that is being released was opened. */
+  /** The slot of the connection that is being released, and when that was opened. */
+  releasing = 0
   openedAt = 0
   /** An idle connection is being closed for others. */
   retiring = false
@@ -151,6 +152,14 @@ export class PoolHost implements Host {
     }
   }
 
+  exceeds(limit: number): boolean {
+    return this.#user.hasIdle((permit) => isBeyond(permit, limit))
+  }
+
+  trim(limit: number): void {
+    this.#user.retireIdle((permit) => isBeyond(permit, limit))
+  }
+
   moved(to: number): void {
     Atomics.add(this.#ledger.words, header.moves, 1)
     this.#count(this.#row, 'given')
@@ -173,4 +182,8 @@ export class PoolHost implements Host {
   #count(row: number, name: Extract<Field, 'given' | 'received'>): void {
     Atomics.add(this.#ledger.words, at(this.#ledger, row, name), 1)
   }
+}
+
+function isBeyond(permit: Permit, limit: number): boolean {
+  return permit instanceof SlotPermit && permit.slot >= limit
 }

@@ -10,8 +10,10 @@ export type Phase =
   | 'rest'
   // settle.ts: what is there for me
   | 'start'
-  | 'own want'
   | 'asks'
+  | 'limit'
+  | 'slots used'
+  | 'own want'
   | 'scan'
   | 'pick up'
   | 'look up taker'
@@ -42,6 +44,7 @@ export type Phase =
   | 'renew'
   | 'free'
   | 'wake asker'
+  | 'trim'
   | 'retire'
   | 'wake donor'
   | 'finish'
@@ -68,6 +71,7 @@ export interface InHand {
  *   seenAsks, othersWant   how `asks` stood, and whether anybody else was seen wanting, at the end of the last run
  *   shown                  what its row shows; nobody else writes it, but for `want` (see `mute`)
  *   lastDonor              whom it woke last for an idle connection
+ *   limit, slotsUsed       how many permits there are, and were at the most, when it last settled
  *   hand                   permits in state HELD or CLOSING(me) that the pool does not know of (any more)
  */
 export interface Registers {
@@ -78,6 +82,8 @@ export interface Registers {
   readonly shown: Shown
   readonly hand: InHand[]
   lastDonor: number
+  limit: number
+  slotsUsed: number
 
   // One run
   /** The wake word, as it was before anything else was looked at. */
@@ -128,7 +134,8 @@ export interface Host {
   readonly idle: number
   readonly idleSince: number
   readonly opening: number
-  /** How long the connection that is being released has been open. */
+  /** The slot of the connection that is being released, and how long it has been open. */
+  readonly releasing: number
   readonly openFor: number
   /** Whether this very word of a slot has been there for so long that its owner cannot be counted on. */
   isStuck(slot: number, word: number): boolean
@@ -138,6 +145,10 @@ export interface Host {
   reap(slot: number, word: number): void
   /** Closes the oldest idle connection (HELD → CLOSING); false if there is none. */
   retire(): boolean
+  /** Whether an idle connection has a slot beyond the limit. */
+  exceeds(limit: number): boolean
+  /** Closes such a one. */
+  trim(limit: number): void
   /** For those who count. */
   moved(to: number): void
 }
@@ -164,6 +175,8 @@ export function registers(me: number, rows: number): Registers {
     freed: false,
     donorWoken: false,
     lastDonor: nobody,
+    limit: 0,
+    slotsUsed: 0,
     yields: false,
     unsettled: false,
   }

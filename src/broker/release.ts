@@ -14,8 +14,10 @@ type ReleasePhase = Extract<Phase, 'release' | 'show idle' | 'load asks' | 'judg
 
 export const releasePhases: Readonly<Record<ReleasePhase, PhaseOf>> = {
   release(r, _, host) {
-    r.yields = false
-    r.at = r.shown.idle === 0 && host.waiting === 0 ? 'show idle' : 'load asks'
+    // The limit has been lowered since it was opened.
+    r.yields = host.releasing >= r.limit
+    if (r.yields) r.at = 'rest'
+    else r.at = r.shown.idle === 0 && host.waiting === 0 ? 'show idle' : 'load asks'
   },
 
   'show idle'(r, ledger) {
@@ -47,13 +49,23 @@ const { release, 'show idle': showIdle, 'load asks': loadAsks } = releasePhases
 export function runRelease(r: Registers, ledger: Ledger, host: Host, phases: Readonly<Record<Phase, PhaseOf>>): void {
   release(r, ledger, host)
   if (r.at === 'show idle') showIdle(r, ledger, host)
-  loadAsks(r, ledger, host)
+  if (r.at === 'load asks') loadAsks(r, ledger, host)
   if (r.at !== 'rest') run(r, ledger, host, phases)
 }
 
 /** Whether the row does not fit the pool any more in a way that others could suffer from: then settle. */
 export function isOutdated(r: Registers, host: Host): boolean {
   return (
-    r.unsettled || r.hand.length > 0 || r.shown.want > 0 || host.lacking > 0 || (r.shown.idle === 0 && host.idle > 0)
+    r.unsettled ||
+    r.hand.length > 0 ||
+    r.shown.want > 0 ||
+    host.lacking > 0 ||
+    (r.shown.idle === 0 && host.idle > 0) ||
+    isBeyondLimit(r, host)
   )
+}
+
+/** Whether a connection of mine idles with a permit that is no more, since the limit has been lowered. */
+export function isBeyondLimit(r: Registers, host: Host): boolean {
+  return r.limit < r.slotsUsed && host.exceeds(r.limit)
 }

@@ -1,10 +1,10 @@
 import { donorToWake, nextOwed, nobody, owed, owedOfIdle, owedOnReturn } from './allocation.ts'
-import { at, header, memberOf, state, stateOf, wordOf } from './layout.ts'
+import { at, header, limitOf, memberOf, state, stateOf, wordOf } from './layout.ts'
 import type { Ledger } from './layout.ts'
 import { free, grant, isAlive, reap, renew, take, wake } from './ledger.ts'
 import { look, lookPhases, seesOthersWant } from './look.ts'
 import type { Host, InHand, Phase, PhaseOf, Registers } from './registers.ts'
-import { isOutdated, releasePhases } from './release.ts'
+import { isBeyondLimit, isOutdated, releasePhases } from './release.ts'
 
 // One routine does everything: whatever happens, it is run again, and it looks at everything.
 //
@@ -14,7 +14,7 @@ import { isOutdated, releasePhases } from './release.ts'
 //   4  show my row; if I want more than it showed, `asks` grows and I scan once more
 //   5  look at all slots and rows, and decide
 //        what is left in my hand: who is owed it? granted and woken, or kept, or freed
-//        an idle connection of mine that somebody else is owed: it closes
+//        an idle connection of mine that is beyond a limit that was lowered, or that somebody else is owed: it closes
 //        somebody still short: wake the member with most idle connections that are ripe
 //   6  rest, until my wake word has changed or something happens to the pool
 //
@@ -44,7 +44,17 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     r.asks = Atomics.load(ledger.words, header.asks)
     // As with a release: whoever begins to want after this finds my row as it is, and wakes me.
     if (r.calm && r.asks === r.seenAsks) r.at = 'rest'
-    else r.at = 'own want'
+    else r.at = 'limit'
+  },
+
+  limit(r, ledger) {
+    r.limit = limitOf(ledger)
+    r.at = 'slots used'
+  },
+
+  'slots used'(r, ledger) {
+    r.slotsUsed = Atomics.load(ledger.words, header.slotsUsed)
+    r.at = 'own want'
   },
 
   // I may have been muted: then what I want has to be said again.
@@ -54,7 +64,7 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
   },
 
   scan(r, ledger, host) {
-    if (r.cursor >= ledger.slots) {
+    if (r.cursor >= r.slotsUsed) {
       r.at = 'place'
       return
     }
@@ -62,11 +72,11 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     switch (stateOf(r.word)) {
       case state.granted:
         if (memberOf(r.word) === r.me) r.at = 'pick up'
-        else if (short(r, host) === 0) r.cursor++
+        else if (short(r, host) === 0 || r.cursor >= r.limit) r.cursor++
         else r.at = host.isStuck(r.cursor, r.word) ? 'take' : 'look up taker'
         return
       case state.free:
-        if (short(r, host) > 0) r.at = 'take'
+        if (short(r, host) > 0 && r.cursor < r.limit) r.at = 'take'
         else r.cursor++
         return
       case state.limbo:
@@ -115,7 +125,7 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
   place(r, _, host) {
     for (let i = 0; i < r.hand.length && host.lacking > 0;) {
       const { slot, word, used } = r.hand[i]!
-      if (used) i++
+      if (used || slot >= r.limit) i++
       else {
         r.hand.splice(i, 1)
         host.open(slot, word)
@@ -158,6 +168,10 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
       r.freed = false
       r.to = nobody
       r.at = 'wake asker'
+      return
+    }
+    if (isBeyondLimit(r, host)) {
+      r.at = 'trim'
       return
     }
     if (host.idle > 0 && owedOfIdle(view, me) !== nobody) {
@@ -245,6 +259,11 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     }
   },
 
+  trim(r, _, host) {
+    host.trim(r.limit)
+    r.at = 'show'
+  },
+
   'wake donor'(r, ledger) {
     wake(ledger, r.to)
     r.at = 'decide'
@@ -282,6 +301,7 @@ function drop(r: Registers): void {
 
 function takerOf(r: Registers, hand: InHand, host: Host): number {
   const { me, view } = r
+  if (hand.slot >= r.limit) return nobody
   if (hand.used && !hand.forOthers) return owedOnReturn(view, me, host.lacking)
   const other = nextOwed(view, me)
   return other === nobody && host.lacking > 0 ? me : other

@@ -1,20 +1,21 @@
 import type { BrokerStats, MemberStats } from '../stats.ts'
-import { at, elapsed, header, memberOf, state, stateOf, tenths, wordOf } from './layout.ts'
+import { at, elapsed, header, limitOf, memberOf, state, stateOf, tenths, wordOf } from './layout.ts'
 import type { Field, Ledger } from './layout.ts'
 import { isAlive } from './ledger.ts'
 
 /** Reads how a broker and all its members stand. From any thread; `now` is the time of the pools' clock, in ms. */
 export function readStats(ledger: Ledger, name: string, now: number): BrokerStats {
   const { words } = ledger
+  const limit = limitOf(ledger)
   const heldBy: number[] = []
   const closingBy: number[] = []
   const counts = { free: 0, granted: 0, held: 0, closing: 0, limbo: 0 }
-  for (let slot = 0; slot < ledger.slots; slot++) {
+  for (let slot = 0; slot < Atomics.load(words, header.slotsUsed); slot++) {
     const word = Atomics.load(words, wordOf(slot))
     const member = memberOf(word)
     switch (stateOf(word)) {
       case state.free:
-        counts.free++
+        if (slot < limit) counts.free++
         break
       case state.granted:
         counts.granted++
@@ -49,7 +50,7 @@ export function readStats(ledger: Ledger, name: string, now: number): BrokerStat
     })
   }
   const moves = Atomics.load(words, header.moves)
-  return { name, limit: ledger.slots, ...counts, moves, moveMs: Atomics.load(words, header.moveCost) / 10, members }
+  return { name, limit, ...counts, moves, moveMs: Atomics.load(words, header.moveCost) / 10, members }
 }
 
 /** The numbers of a broker that could not be found. */

@@ -20,6 +20,8 @@ const worlds: readonly Options[] = [
   { members: 2, slots: 1, max: 2, acquires: [2, 1], destroys: 1 },
   { members: 2, slots: 1, acquires: [2, 1], timed: true },
   { members: 2, slots: 1, acquires: [2, 1], takeOver: true },
+  { members: 2, slots: 2, acquires: [2, 0], resizes: [1] },
+  { members: 2, slots: 2, limit: 1, acquires: [2, 0], resizes: [2] },
 ]
 
 const largeWorlds: readonly Options[] = [
@@ -34,6 +36,9 @@ const largeWorlds: readonly Options[] = [
   { members: 2, slots: 1, max: 2, acquires: 2, destroys: 1 },
   { members: 2, slots: 1, acquires: 2, timed: true },
   { members: 3, slots: 1, acquires: 1 },
+  { members: 2, slots: 2, limit: 1, max: 1, acquires: 1, resizes: [2] },
+  { members: 2, slots: 2, acquires: 2, resizes: [1, 2] },
+  { members: 2, slots: 2, acquires: [2, 1], resizes: [1], deaths: 1 },
 ]
 
 describe('settle and release, through all interleavings', () => {
@@ -68,6 +73,8 @@ describe('settle and release, along random ways', () => {
     { members: 4, slots: 2, max: 3, acquires: 4, deaths: 2, leaves: 1, joins: 2, failures: 1, stubborn: 2 },
     { members: 3, slots: 4, acquires: 5, deaths: 1, leaves: 1, joins: 1, aborts: 2, destroys: 2 },
     { members: 4, slots: 3, acquires: 4, timed: true, destroys: 2, deaths: 1 },
+    { members: 3, slots: 4, limit: 2, acquires: 5, resizes: [4, 1, 3], destroys: 1, failures: 1 },
+    { members: 3, slots: 3, acquires: 5, resizes: [1, 3, 2], deaths: 1, joins: 1, takeOver: true },
   ]
   const first = Number(process.env['MILLPOND_SEED'] ?? Math.trunc(Math.random() * 2 ** 31))
   const walks = all ? 20_000 : 300

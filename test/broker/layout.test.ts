@@ -19,7 +19,7 @@ const buffer = format({ limit: 20, rows: 8, thread: 3, nonce: [-1, -2], moveCost
 describe('layout', () => {
   test('read() understands what format() wrote', () => {
     const ledger = read(buffer)!
-    expect(ledger).toMatchObject({ slots: 20, rows: 8 })
+    expect(ledger).toMatchObject({ room: 20, rows: 8 })
     expect(ledger.words.byteLength).toBe(sizeOf(20, 8))
     expect(ledger.words[header.thread]).toBe(3)
   })

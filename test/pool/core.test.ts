@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Core } from '../../src/core.ts'
 import type { Action } from '../../src/action.ts'
-import type { CoreOptions } from '../../src/core.ts'
+import type { CoreOptions } from '../../src/options.ts'
 import { ConnectError } from '../../src/errors.ts'
 import type { Permit, Permits } from '../../src/permits.ts'
 import { Slot, move, state } from '../../src/slot.ts'
@@ -206,6 +206,20 @@ describe('Core', () => {
   test('a slot that moves where it may not is a bug, and says so', () => {
     const slot = new Slot<Connection>({ tag: 't' }, { round: 0, generation: 0 })
     expect(() => move(slot, state.resetting)).toThrow('bug: a slot cannot move from opening to resetting')
+  })
+
+  test('Core.retireIdle() closes the one that has idled longest, or of those with certain permits', () => {
+    const bench = new Bench({ max: 3 })
+    for (let i = 0; i < 3; i++) bench.acquire()
+    for (let i = 0; i < 3; i++) bench.openNext()
+    const slots = bench.leased.splice(0) as [Slot<Connection>, Slot<Connection>, Slot<Connection>]
+    for (const slot of slots) bench.core.released(slot, bench.now)
+    const isLast = (permit: Permit): boolean => permit === slots[2].permit
+    expect(bench.core.hasIdle(isLast)).toBe(true)
+    expect(bench.core.retireIdle(isLast)).toBe(true)
+    expect([bench.core.hasIdle(isLast), bench.core.retireIdle(isLast)]).toEqual([false, false])
+    expect(bench.core.retireIdle()).toBe(true)
+    expect(slots.map((slot) => slot.state)).toEqual([state.closing, state.idle, state.closing])
   })
 
   test('Core.wait() for the pool itself goes before everybody, and is refused like everybody', () => {

@@ -51,18 +51,21 @@ function copy(s: State, { event, member }: Step): State {
     members: s.members.map((m, i) => (i === member || event === 'die' ? copyMember(m) : m)),
     server: s.server.slice(),
     burials: s.burials.map((b) => ({ ...b })),
+    resizing: s.resizing && { ...s.resizing },
   }
 }
 
 // ── Telling states apart ─────────────────────────────────────────────────────────────────────────────────────────
 
 const phaseNumber = Object.fromEntries(Object.keys(phases).map((name, i) => [name, i])) as Record<Phase, number>
+const resizeNumber = { 'make room': 1, limit: 2, asks: 3, call: 4, wake: 5, done: 6 }
 const burialNumber = { look: 1, mark: 2, sweep: 3, clear: 4, vacate: 5, call: 6, wake: 7, done: 8 }
 const usesView: ReadonlySet<Phase> = new Set<Phase>([
   ...(Object.keys(phases) as Phase[]).filter((name) => name.startsWith('look at ')),
   'wake asker',
   'wake donor',
   'retire',
+  'trim',
 ])
 const usesWord: ReadonlySet<Phase> = new Set<Phase>(['pick up', 'take', 'look up taker', 'reap'])
 const usesCursor: ReadonlySet<Phase> = new Set<Phase>([...usesView, ...usesWord, 'scan'])
@@ -125,6 +128,7 @@ function keyOf(
     )
     // With two there is nobody else whose turn it could be.
     if (s.members.length > 2) put(r.lastDonor + 1)
+    put(r.limit | (r.slotsUsed << 8))
     put(m.acquires * 8 + m.waiters)
     put(m.since)
     put(r.hand.length)
@@ -158,6 +162,8 @@ function keyOf(
     put(b.row * 1024 + burialNumber[b.at] * 64 + b.cursor)
     if (b.at === 'clear') word(b.cursor, b.word)
   }
+  put(s.words[header.limit]! | (s.words[header.slotsUsed]! << 8) | (s.resized << 16))
+  if (s.resizing) put(resizeNumber[s.resizing.at] * 64 + s.resizing.cursor)
   put((s.late ? 1 : 0) | (s.died ? 2 : 0) | (s.aborts << 2) | (s.failures << 5) | (s.destroys << 8) | (s.deaths << 11))
   put(s.leaves | (s.stubborn << 3) | (s.joins << 6))
   let a = 0x811c9dc5
@@ -185,7 +191,7 @@ export function explore(options: Options, bound: number): Explored {
   const stack: { s: State; id: number }[] = []
   const start = world.start()
   const { slots, members } = options
-  const ledger = { words: start.words, slots, rows: members, firstRow: wordOf(slots) }
+  const ledger = { words: start.words, room: slots, rows: members, firstRow: wordOf(slots) }
   const key = (s: State): number => keyOf(s, (row, name) => s.words[at(ledger, row, name)]!)
   ids.set(key(start), 0)
   parents.push(-1)

@@ -185,6 +185,57 @@ export const mutations: readonly Broken[] = [
     },
   },
   {
+    rule: 'an idle connection beyond a lowered limit closes',
+    options: { members: 2, slots: 2, acquires: [2, 0], resizes: [1] },
+    mutation: {
+      phases: {
+        decide(r, ledger, host) {
+          phases.decide(r, ledger, host)
+          if (r.at === 'trim') r.at = 'finish'
+        },
+      },
+    },
+  },
+  {
+    rule: 'a permit beyond a lowered limit is given to nobody',
+    options: { members: 2, slots: 2, acquires: [3, 0], destroys: 2, resizes: [1] },
+    mutation: {
+      phases: {
+        decide(r, ledger, host) {
+          const { limit } = r
+          r.limit = ledger.room
+          phases.decide(r, ledger, host)
+          r.limit = limit
+        },
+      },
+    },
+  },
+  {
+    rule: 'a permit beyond a lowered limit is not taken',
+    options: { members: 2, slots: 2, max: 2, acquires: 2, resizes: [1] },
+    mutation: {
+      phases: {
+        scan(r, ledger, host) {
+          const { limit } = r
+          r.limit = ledger.room
+          phases.scan(r, ledger, host)
+          r.limit = limit
+        },
+      },
+    },
+  },
+  {
+    rule: 'who changes the limit wakes all',
+    options: { members: 2, slots: 2, limit: 1, acquires: 1, resizes: [2] },
+    mutation: {
+      resize: {
+        call(r) {
+          r.at = 'done'
+        },
+      },
+    },
+  },
+  {
     rule: 'who is muted is woken, and says again what it wants',
     options: { members: 2, slots: 1, acquires: [2, 1], takeOver: true },
     mutation: {

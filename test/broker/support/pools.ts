@@ -53,8 +53,12 @@ export class TestPool implements PermitUser {
   open(permit: Permit): void {
     this.openings.push(permit)
   }
-  retireIdle(): boolean {
-    const idle = this.idles.shift()
+  hasIdle(which: (permit: Permit) => boolean): boolean {
+    return this.idles.some(({ permit }) => which(permit))
+  }
+  retireIdle(which: (permit: Permit) => boolean = () => true): boolean {
+    const i = this.idles.findIndex(({ permit }) => which(permit))
+    const [idle] = i < 0 ? [] : this.idles.splice(i, 1)
     if (idle) this.#close(idle.permit)
     return idle !== undefined
   }

@@ -6,6 +6,7 @@ import {
   format,
   generationOf,
   header,
+  limitOf,
   memberOf,
   read,
   state,
@@ -16,6 +17,8 @@ import type { Ledger } from '../../../src/broker/layout.ts'
 import { close, isAlive, live, lifeOf, release as putBack, status, statusOf } from '../../../src/broker/ledger.ts'
 import { registers } from '../../../src/broker/registers.ts'
 import type { Host, Phase, PhaseOf, Registers } from '../../../src/broker/registers.ts'
+import { resizePhases, resizing } from '../../../src/broker/resize.ts'
+import type { Resizing } from '../../../src/broker/resize.ts'
 import { isOutdated } from '../../../src/broker/release.ts'
 import { phases as realPhases } from '../../../src/broker/settle.ts'
 
@@ -25,6 +28,10 @@ import { phases as realPhases } from '../../../src/broker/settle.ts'
 export interface Options {
   readonly members: number
   readonly slots: number
+  /** At first; default: all of them. */
+  readonly limit?: number
+  /** Limits that are set one after the other. */
+  readonly resizes?: readonly number[]
   /** Of each member, or of one after the other. */
   readonly acquires: number | readonly number[]
   readonly max?: number
@@ -52,6 +59,7 @@ export interface Options {
 export interface Mutation {
   readonly phases: Partial<Record<Phase, PhaseOf>>
   readonly burial: Partial<Record<Burial['at'], (b: Burial, ledger: Ledger) => void>>
+  readonly resize: Partial<Record<Resizing['at'], (r: Resizing, ledger: Ledger) => void>>
   readonly outdated: (r: Registers, host: Host) => boolean
 }
 
@@ -93,6 +101,9 @@ export interface State {
   /** Generation + 1 of the session that the server counts for a slot. */
   server: number[]
   burials: Burial[]
+  /** How many of the resizes have begun, and the one that is under way. */
+  resized: number
+  resizing: Resizing | undefined
   late: boolean
   aborts: number
   failures: number
@@ -110,10 +121,11 @@ export class Broken extends Error {}
  * Phases whose place among the steps of others makes no difference, since they do not access anything, or only words
  * that never change here: they belong to the step before.
  */
-function localPhases({ deaths = 0, leaves = 0, timed = false }: Options): ReadonlySet<Phase> {
+function localPhases({ deaths = 0, leaves = 0, timed = false, resizes = [] }: Options): ReadonlySet<Phase> {
   return new Set<Phase>([
     ...(['rest', 'place', 'decide', 'finish', 'judge', 'release', 'look', 'look at min'] as const),
     ...(deaths + leaves === 0 ? (['look at life', 'look up taker', 'check taker'] as const) : []),
+    ...(resizes.length === 0 ? (['limit', 'slots used'] as const) : []),
     ...(timed ? [] : (['look at since', 'look at idle since'] as const)),
   ])
 }
@@ -146,6 +158,8 @@ export type Event =
   | 'join'
   | 'notice'
   | 'time'
+  | 'resize'
+  | 'resizing'
 
 export interface Step {
   readonly event: Event
@@ -158,6 +172,7 @@ export class World {
   readonly options: Options
   readonly #phases: Readonly<Record<Phase, PhaseOf>>
   readonly #burial: typeof burialPhases
+  readonly #resize: typeof resizePhases
   readonly #outdated: (r: Registers, host: Host) => boolean
   readonly #size: number
   readonly #local: ReadonlySet<Phase>
@@ -171,6 +186,7 @@ export class World {
     const { mutation } = options
     this.#phases = { ...realPhases, ...mutation?.phases }
     this.#burial = { ...burialPhases, ...mutation?.burial }
+    this.#resize = { ...resizePhases, ...mutation?.resize }
     this.#outdated = mutation?.outdated ?? isOutdated
     this.#size = options.members
     this.#local = localPhases(options)
@@ -178,8 +194,8 @@ export class World {
   }
 
   start(): State {
-    const { members, slots, acquires } = this.options
-    const shared = read(format({ limit: slots, rows: members, thread: 0, nonce: [1, 2], moveCost: 0 }))!
+    const { members, slots, limit = slots, acquires } = this.options
+    const shared = read(format({ limit, room: slots, rows: members, thread: 0, nonce: [1, 2], moveCost: 0 }))!
     const words = new Int32Array(shared.words)
     const ledger = { ...shared, words }
     words[header.rowsUsed] = members
@@ -197,6 +213,8 @@ export class World {
       members: list,
       server: Array.from({ length: slots }, () => 0),
       burials: [],
+      resized: 0,
+      resizing: undefined,
       late: false,
       aborts,
       failures,
@@ -243,7 +261,7 @@ export class World {
     this.#state = s
     this.#i = i
     const { slots, members } = this.options
-    this.#ledger = { words: s.words, slots, rows: members, firstRow: wordOf(slots) }
+    this.#ledger = { words: s.words, room: slots, rows: members, firstRow: wordOf(slots) }
     return s.members[i]!
   }
 
@@ -280,6 +298,9 @@ export class World {
       get opening() {
         return me().opening.length
       },
+      get releasing() {
+        return me().releasing!.slot
+      },
       get openFor() {
         return elapsed(me().releasing!.openedAt, world.#now)
       },
@@ -293,6 +314,15 @@ export class World {
         permit.forOthers = true
         world.#close(permit)
         return true
+      },
+      exceeds: (limit) => me().idle.some(({ slot }) => slot >= limit),
+      trim: (limit) => {
+        const [permit] = me().idle.splice(
+          me().idle.findIndex(({ slot }) => slot >= limit),
+          1,
+        )
+        permit!.forOthers = true
+        world.#close(permit!)
       },
       moved: () => {},
     }
@@ -355,6 +385,9 @@ export class World {
       }
     }
     for (let i = 0; i < s.burials.length; i++) inner.push({ event: 'notice', member: i })
+    const { resizes = [] } = this.options
+    if (s.resizing) inner.push({ event: 'resizing', member: 0 })
+    else if (s.resized < resizes.length) free.push({ event: 'resize', member: 0 })
     if (this.options.timed && !s.late) free.push({ event: 'time', member: 0 })
     // A safety tick is needed where somebody died, and to see what has ripened.
     if (inner.length === 0 && owed.length === 0 && (s.died || s.late)) {
@@ -386,6 +419,14 @@ export class World {
         m.r.unsettled = true
         m.unsettled = true
         return this.#step(m)
+      case 'resize':
+        s.resizing = resizing(this.options.resizes![s.resized++]!)
+        return
+      case 'resizing': {
+        this.#resize[s.resizing!.at](s.resizing!, this.#ledger)
+        if (s.resizing!.at === 'done') s.resizing = undefined
+        return
+      }
       case 'time':
         s.late = true
         return
@@ -571,18 +612,22 @@ export class World {
       if (m.r.hand.length > 0) throw new Broken(`member ${i} rests with a permit in its hand`)
     }
     let idle = 0
+    const limit = limitOf(this.#ledger)
     for (let slot = 0; slot < this.options.slots; slot++) {
       const word = s.words[wordOf(slot)]!
       const owner = s.members[memberOf(word)]!
       switch (stateOf(word)) {
         case state.free:
-          if (waiting) throw new Broken(`slot ${slot} is free, and somebody waits`)
+          if (waiting && slot < limit) throw new Broken(`slot ${slot} is free, and somebody waits`)
           break
         case state.held: {
           if (owner.dead || owner.left || !isAlive(this.#ledger, memberOf(word)))
             throw new Broken(`slot ${slot} is lost`)
           const list = [...owner.leased, ...owner.idle]
           if (!list.some((permit) => permit.slot === slot)) throw new Broken(`slot ${slot} is forgotten by its owner`)
+          if (slot >= limit && owner.idle.some((permit) => permit.slot === slot)) {
+            throw new Broken(`slot ${slot} is beyond the limit, and idle`)
+          }
           if (owner.idle.some((permit) => permit.slot === slot && permit.since < this.#now)) idle++
           break
         }

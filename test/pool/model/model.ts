@@ -1,4 +1,4 @@
-import type { CoreOptions } from '../../../src/core.ts'
+import type { CoreOptions } from '../../../src/options.ts'
 import { Counters } from '../../../src/counters.ts'
 import type { Slot } from '../../../src/slot.ts'
 import type { CloseReason } from '../../../src/stats.ts'

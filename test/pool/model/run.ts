@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import type { Action } from '../../../src/action.ts'
 import { Core } from '../../../src/core.ts'
-import type { CoreOptions } from '../../../src/core.ts'
+import type { CoreOptions } from '../../../src/options.ts'
 import type { Permit, Permits } from '../../../src/permits.ts'
 import type { Slot } from '../../../src/slot.ts'
 import type { Waiter } from '../../../src/waiters.ts'
