@@ -47,8 +47,10 @@ describe('an event loop that stands still', () => {
       expect(leaks).toHaveLength(leaked)
     }
     for (const one of leases) await one.release()
+    // The idle timeout begins again behind the last of them.
+    await clock.advance(300)
     await clock.stall(5_000)
-    await clock.advance(500)
+    await clock.advance(800)
     expectNothingClosed(pool)
     expect(driver.counted).toBe(4)
   })
@@ -158,12 +160,22 @@ describe('a wall clock that jumps', () => {
     const pool = new Pool({ driver, max: 4, idleTimeoutMs: 60_000, maxLifetimeMs: 60_000, leakAfterMs: 60_000 })
     onTestFinished(() => pool.close({ timeoutMs: 0 }).then(() => {}))
     const leases = await lease(pool, 4)
-    const waiter = watch(pool.acquire({ timeoutMs: 60_000 }))
-    for (const years of [1, -1, 0]) {
+    let waiter = watch(pool.acquire({ timeoutMs: 60_000 }))
+    for (const years of [1, -1, 2]) {
       shiftMs = years * 365 * 86_400_000
       await settled()
       expect(waiter.state).toBe('pending')
       expect(leases.map((one) => one.connection.counted)).toEqual([true, true, true, true])
+      // One goes from lease to waiter, and one by way of idle.
+      const [first, second] = leases.splice(0, 2)
+      const ids = [first?.connection.id, second?.connection.id]
+      await first?.release()
+      await settled()
+      await second?.release()
+      const again = await pool.acquire()
+      expect([waiter.value?.connection.id, again.connection.id]).toEqual(ids)
+      leases.push(...(waiter.value ? [waiter.value] : []), again)
+      waiter = watch(pool.acquire({ timeoutMs: 60_000 }))
     }
     for (const one of leases) await one.release()
     await settled()
