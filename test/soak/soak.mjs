@@ -58,10 +58,10 @@ export async function soak({ dist = built, seed, seconds, limit, callers = 4, lo
     await storm(run, { seed, seconds, untilExcess })
     const states = means()
     if (!untilExcess) {
-      await run.resizing
       if (await within(15_000, () => cast.isComplete)) await rest(run)
       else verdict.report('hang', `not all threads came up again: ${cast.missing}`)
     }
+    run.isOver = true
     await cast.end()
     const seen = await witness.stop()
     if (seen.samples < 20 * seconds && !untilExcess) verdict.report('blind', `only ${seen.samples} samples`)
@@ -119,7 +119,7 @@ async function storm(run, { seed, seconds, untilExcess }) {
     while (performance.now() - startedAt < event.at && !over()) await sleep(10)
     if (over()) return
     if (event.kind === 'backends') await terminateBackends(run)
-    else if (event.kind === 'resize') resize(run, event.limit)
+    else if (event.kind === 'resize') void resize(run, event.limit)
     else cast.kill(event)
   }
   while (performance.now() - startedAt < seconds * 1_000 && !over()) await sleep(10)
@@ -136,26 +136,25 @@ async function terminateBackends(run) {
   run.terminated += pids.length
 }
 
-/** One at a time: until it has settled, there may be as many as before, or as now, whichever is more. */
-function resize(run, limit) {
+/**
+ * One at a time: until it has settled, there may be as many as before, or as now, whichever is more. While threads go on
+ * dying it may take its time, since what they leave behind has to be reaped first.
+ */
+async function resize(run, limit) {
   if (run.resizing) return
+  run.resizing = true
   run.resizes++
   run.witness.allowed = Math.max(run.limit, limit)
-  const settled = async () => {
-    await run.broker.resize(limit)
-    const inUse = () => {
-      const { held, closing, granted, limbo } = run.broker.stats()
-      return held + closing + granted + limbo
-    }
-    if (!(await within(10_000, () => inUse() <= limit))) {
-      run.verdict.report('hang', `resize from ${run.limit} to ${limit}: ${JSON.stringify(run.broker.stats())}`)
-    }
-    run.witness.allowed = limit
-    run.limit = limit
-    run.lowest = Math.min(run.lowest, limit)
-    run.resizing = undefined
+  run.broker.resize(limit)
+  run.limit = limit
+  run.lowest = Math.min(run.lowest, limit)
+  const inUse = () => {
+    const { held, closing, granted, limbo } = run.broker.stats()
+    return held + closing + granted + limbo
   }
-  run.resizing = settled()
+  while (inUse() > limit && !run.isOver) await sleep(20, undefined, { ref: false })
+  run.witness.allowed = limit
+  run.resizing = false
 }
 
 /** What the permits were doing, on the average until the function that is returned is called. */
@@ -181,6 +180,9 @@ async function rest(run) {
   cast.isOver = true
   await cast.tell({ do: 'stop' }, 15_000)
 
+  if (!(await within(15_000, () => !run.resizing))) {
+    verdict.report('hang', `resize to ${run.limit}: ${JSON.stringify(broker.stats())}`)
+  }
   let last
   const agrees = await within(15_000, async () => {
     last = disagreement({
