@@ -1,4 +1,5 @@
 import type { Clock, Timer } from './clock.ts'
+import { lateMs } from './deadline.ts'
 import { heldBy } from './holding.ts'
 import type { Holding } from './holding.ts'
 import type { Lease } from './lease.ts'
@@ -20,9 +21,6 @@ interface Details {
   readonly signal: AbortSignal | undefined
   readonly trace: Error | undefined
 }
-
-/** A timer that fires this much late speaks of a blocked event loop, behind which the answer may be waiting already. */
-const lateMs = 20
 
 /** One queued acquire as its caller sees it: a promise, a deadline and a signal. There may be very many. */
 export class Acquire<C> extends Waiter<Slot<C>> {

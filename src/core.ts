@@ -86,11 +86,12 @@ export class Core<C> {
    * needs go `first`.
    */
   wait(waiter: Waiter<Slot<C>>, now: number, first = false): void {
+    waiter.own = first
     const { refusal } = this
     if (refusal) return this.#fail(waiter, refusal)
     const slot = this.#nextIdle(now)
     if (slot) return this.#check(slot, waiter, now)
-    if (first) return this.#waiters.putFirst(waiter)
+    if (first) return this.#waiters.place(waiter)
     const { name, maxWaiting } = this.#options
     if (this.#waiters.size >= maxWaiting) {
       return this.#fail(waiter, new QueueFullError(name, this.#waiters.size, maxWaiting))
@@ -531,7 +532,9 @@ export class Core<C> {
   #again(waiter: Waiter<Slot<C>>, now: number): void {
     const slot = this.#nextIdle(now)
     if (!slot) {
-      this.#waiters.putBack(waiter)
+      const { refusal } = this
+      if (refusal) return this.#fail(waiter, refusal)
+      this.#waiters.place(waiter)
       // It wanted only what could be had at once.
       if (waiter.deadlineAt <= now) this.actions.push({ do: 'expire', waiter })
     } else if (this.#options.checkAlways || this.#needsPing(slot, now)) this.#check(slot, waiter, now)

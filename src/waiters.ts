@@ -57,17 +57,11 @@ export class Waiters<S> {
     this.#queue.pushBack(waiter)
   }
 
-  /** Goes back to where it stood: its turn had come already, but not before that of those who are older. */
-  putBack(waiter: Waiter<S>): void {
+  /** Goes to where its turn is, or back there: before those who are younger, the pool's own before everybody. */
+  place(waiter: Waiter<S>): void {
     let next = this.#queue.first
-    while (next && next.turn < waiter.turn) next = next.next
+    while (next && (next.own === waiter.own ? next.turn < waiter.turn : next.own)) next = next.next
     this.#queue.insertBefore(waiter, next)
-  }
-
-  /** Goes before everybody: the pool's own. */
-  putFirst(waiter: Waiter<S>): void {
-    waiter.own = true
-    this.#queue.pushFront(waiter)
   }
 
   next(): Waiter<S> | undefined {

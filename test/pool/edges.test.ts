@@ -125,19 +125,19 @@ test.each<[string, number, Partial<RunOptions>]>([
   expect(core.phaseOf((asked.at(-1) as Asker).waiter)).toBe(phase)
 })
 
-test.fails('who waits for a ping when the permits are refused is refused as well, and does not wait on', () => {
+test('who waits for a ping when the permits are refused is refused as well, and does not wait on', () => {
   const { core, asked } = play([...oneIdle, ['time passes', 0, 101], 'acquire', ['refuse', 15], 'check passed'])
   expect([core.waiting, asked.at(-1)?.waiter.state]).toEqual([0, 'refused'])
 })
 
 const own = 'acquire for the pool itself'
 
-test.fails('nothing is opened for the pool itself, also when the connection it was given turned out dead', () => {
+test('nothing is opened for the pool itself, also when the connection it was given turned out dead', () => {
   const { core } = play([...oneIdle, ['time passes', 0, 101], own, 'ping failed', 'closed'])
   expect([core.waiting, core.opening]).toEqual([1, 0])
 })
 
-test.fails('the pool itself goes before everybody again when the connection it was given was of no use', () => {
+test('the pool itself goes before everybody again when the connection it was given was of no use', () => {
   const taken = ['acquire', 'opened', 'check passed'] as const
   const steps = [...taken, 'acquire', own, 'released', 'check refused', 'closed', 'opened', 'check passed'] as const
   const { asked } = play(steps, { max: 1, checkAlways: true })

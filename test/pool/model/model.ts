@@ -33,7 +33,7 @@ export interface Asker {
   /** Its turn. */
   readonly turn: number
   readonly deadlineAt: number
-  /** The pool's own: it stands before all who were there when it came, and nothing is opened for it. */
+  /** The pool's own: it stands before all others, and nothing is opened for it. */
   own: boolean
   state: 'waiting' | 'answered'
 }
@@ -115,8 +115,7 @@ export class Model {
   get lackingSoon(): number {
     if (this.phase !== 'open' || this.refused) return 0
     const opening = this.count('opening')
-    const own = this.waiting.findIndex((asker) => !asker.own)
-    const users = own < 0 ? 0 : this.waiting.length - own
+    const users = this.waiting.filter(({ own }) => !own).length
     const wanted = Math.max(users - opening, this.min - this.living - opening)
     const room = Math.max(0, Math.min(wanted, this.max - this.size))
     if (this.failures === 0) return room
@@ -281,15 +280,24 @@ export class Model {
 
   // ── What is done with waiters ──────────────────────────────────────────────────────────────────────────────────
 
-  ask(asker: Asker, first: boolean): void {
-    if (this.phase !== 'open' || this.refused) return this.fail(asker, this.phase === 'open' ? 'refused' : 'closed')
+  get refusal(): string | undefined {
+    if (this.phase !== 'open') return 'closed'
+    return this.refused ? 'refused' : undefined
+  }
+
+  ask(asker: Asker): void {
+    const { refusal } = this
+    if (refusal) return this.fail(asker, refusal)
     const place = this.next()
     if (place) return this.check(place, asker)
-    if (first) {
-      asker.own = true
-      this.waiting.unshift(asker)
-    } else if (this.waiting.length >= this.options.maxWaiting) this.fail(asker, 'full')
-    else this.waiting.push(asker)
+    if (!asker.own && this.waiting.length >= this.options.maxWaiting) this.fail(asker, 'full')
+    else this.queue(asker)
+  }
+
+  /** The pool's own first, each in turn. */
+  queue(asker: Asker): void {
+    const rank = ({ own, turn }: Asker): number => (own ? turn - 1e9 : turn)
+    this.waiting = [...this.waiting, asker].toSorted((a, b) => rank(a) - rank(b))
   }
 
   check(place: Place, asker: Asker): void {
@@ -318,8 +326,8 @@ export class Model {
   again(asker: Asker): void {
     const place = this.next()
     if (!place) {
-      const after = this.waiting.findIndex(({ turn }) => turn > asker.turn)
-      this.waiting.splice(after < 0 ? this.waiting.length : after, 0, asker)
+      if (this.refusal) return this.fail(asker, this.refusal)
+      this.queue(asker)
       if (asker.deadlineAt <= this.now) this.decisions.push(`expire ${asker.turn}`)
     } else if (this.options.checkAlways || this.needsPing(place)) this.check(place, asker)
     else this.serve(asker, place)

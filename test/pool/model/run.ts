@@ -80,10 +80,10 @@ export class Run {
     const { core, model, asked } = this
     const waiter = new Silent<object>(model.now, model.now + timeoutMs)
     const { deadlineAt } = waiter
-    const asker: Asker = { waiter, turn: asked.length + 1, deadlineAt, own: false, state: 'waiting' }
+    const asker: Asker = { waiter, turn: asked.length + 1, deadlineAt, own: first, state: 'waiting' }
     asked.push(asker)
     core.wait(waiter, model.now, first)
-    model.ask(asker, first)
+    model.ask(asker)
   }
 
   /** As the shell does after each event: opens what is lacking, and does what was decided. Both must agree on all of it. */
