@@ -1,5 +1,3 @@
-import { once } from 'node:events'
-import type { EventEmitter } from 'node:events'
 import type { MessagePort, Worker } from 'node:worker_threads'
 
 interface Answer {
@@ -10,14 +8,17 @@ interface Answer {
 
 let ids = 0
 
-/** Gives `fixtures/member.mjs` an order. Resolves when it has been carried out, rejects with what it threw there. */
-export async function ask(port: Worker | MessagePort, order: string, argument?: unknown): Promise<unknown> {
+/** Gives a fixture an order. Resolves when it has been carried out, rejects with what it threw there. */
+export function ask(port: Worker | MessagePort, order: string, argument?: unknown): Promise<unknown> {
   const id = ++ids
-  port.postMessage({ id, order, argument })
-  for (;;) {
-    const [answer] = (await once(port as EventEmitter, 'message')) as [Answer]
-    if (answer.id !== id) continue
-    if (answer.error) throw Object.assign(new Error(answer.error.message), answer.error)
-    return answer.value
-  }
+  return new Promise((resolve, reject) => {
+    const listener = (answer: Answer): void => {
+      if (answer.id !== id) return
+      port.off('message', listener)
+      if (answer.error) reject(Object.assign(new Error(answer.error.message), answer.error))
+      else resolve(answer.value)
+    }
+    port.on('message', listener)
+    port.postMessage({ id, order, argument })
+  })
 }

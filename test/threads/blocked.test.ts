@@ -108,7 +108,7 @@ describe('a thread that computes', () => {
     })
     expect(waitedMs).toBeLessThan(tooLongMs)
     // What it asked for it gets once it can use it.
-    await until(() => broker.stats().members.some(({ held }) => held === 2), 'what was wanted')
+    await until(async () => (await blocked.stats()).leased === 2, 'what was wanted')
     await blocked.tell('release')
   })
 })

@@ -9,7 +9,7 @@ interface Violation {
 }
 
 interface Outcome {
-  readonly options: { readonly seed: number; readonly limit: number }
+  readonly options: { readonly seed: number }
   readonly violations: readonly Violation[]
   readonly figures: {
     readonly samples: number
@@ -70,9 +70,8 @@ describe('a soak of a build in which a permit comes back without evidence', () =
         SOAK_LONG_QUERIES: '30',
       })
       const excess = violations.find(({ rule }) => rule === 'limit')
-      expect(excess?.detail, `SOAK_SEED=${options.seed}: ${JSON.stringify(violations)}`).toMatch(
-        new RegExp(`^\\d+ of ${options.limit}: `),
-      )
+      const [count, allowed] = (/^(\d+) of (\d+): /.exec(excess?.detail ?? '') ?? []).slice(1).map(Number)
+      expect(count, `SOAK_SEED=${options.seed}: ${JSON.stringify(violations)}`).toBeGreaterThan(allowed ?? Infinity)
     } finally {
       remove()
     }

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import postgres from 'postgres'
 import type { TestDatabase } from '../../support/database.ts'
 import { createDatabase, until } from '../../support/database.ts'
@@ -34,6 +34,12 @@ export function testDeaths(isMeant: (kind: Kind) => boolean): void {
   afterAll(async () => {
     await database.drop()
     if (rounds > 1) for (const [phase, all] of times) process.stdout.write(`${summary(phase, all)}\n`)
+  })
+
+  // One that leaves a session behind is not to fail those after it.
+  afterEach(async () => {
+    await database.admin`select pg_terminate_backend(pid) from pg_stat_activity where usename = ${role.name}`
+    await until(async () => (await role.sessions()).length === 0, 'the end of all sessions')
   })
 
   describe('a thread that dies leaves nothing but free permits', () => {
