@@ -186,6 +186,7 @@ export class DriverCalls<C> {
     const late = `No connection within ${this.#options.connectTimeoutMs} ms`
     const cause = error instanceof DeadlineError ? new ConnectError(late, { doubtful: true, cause: error }) : error
     this.#watch.tell('millpond:connect-error', () => ({ cause }))
+    if (cause instanceof ConnectError && cause.full) this.#permits.full?.()
     this.#core.openFailed(slot, cause, this.#clock.now())
     if (cause instanceof ConnectError && !cause.retryable) this.#incurable(cause)
     this.#changed()

@@ -100,15 +100,18 @@ export class ConnectError extends PoolError {
   readonly retryable: boolean
   /** True if the server may still count the session: its end was not seen. */
   readonly doubtful: boolean
+  /** True if the server has no room for another connection now. */
+  readonly full: boolean
 
   constructor(
     message: string,
-    details: { attempts?: number; retryable?: boolean; doubtful?: boolean; cause?: unknown } = {},
+    details: { attempts?: number; retryable?: boolean; doubtful?: boolean; full?: boolean; cause?: unknown } = {},
   ) {
     super('ERR_CONNECT', message, details.cause === undefined ? undefined : { cause: details.cause })
     this.attempts = details.attempts ?? 1
     this.retryable = details.retryable ?? true
     this.doubtful = details.doubtful ?? false
+    this.full = details.full ?? false
   }
 }
 
@@ -223,15 +226,29 @@ export function optionRangeError(option: string, message: string): OptionError {
   return Object.assign(new RangeError(message), { code: 'ERR_OPTION' as const, option })
 }
 
+/** What an event loop may take for once. */
+const unresponsiveAfterMs = 250
+
 function inWords(stats: PoolStats): string {
   const doubtful = stats.doubtful > 0 ? ` (${stats.doubtful} in doubt)` : ''
   const closing = stats.closing > 0 ? `, ${stats.closing} closing${doubtful}` : ''
   const own = `${stats.leased} of ${stats.max} leased, ${stats.idle} idle, ${stats.opening} opening${closing}, ${stats.waiting} waiting`
   const { broker } = stats
   if (!broker) return own
-  const holding = broker.members.filter((member) => member.held + member.closing > 0).length
-  const limbo = broker.limbo > 0 ? `, ${broker.limbo} of lost members` : ''
-  return `${own}; broker "${broker.name}" ${broker.held + broker.closing} of ${broker.limit} held by ${holding} ${holding === 1 ? 'member' : 'members'}${limbo}`
+  const holding = broker.members.filter((member) => member.held + member.closing > 0)
+  const parts = [
+    `broker "${broker.name}" ${broker.held + broker.closing} of ${broker.limit} held by ${holding.length} ${holding.length === 1 ? 'member' : 'members'}`,
+  ]
+  if (broker.limbo > 0) parts.push(`${broker.limbo} of lost members`)
+  for (const { threadId, held, unresponsiveMs } of holding) {
+    if (unresponsiveMs < unresponsiveAfterMs) continue
+    const since = Math.round(unresponsiveMs)
+    parts.push(`thread ${threadId} (${held} held) has not answered for ${since} ms: its event loop may be blocked`)
+  }
+  if (broker.refusedForMs > 0) {
+    parts.push(`the server has had no room for another one for ${Math.round(broker.refusedForMs)} ms`)
+  }
+  return `${own}; ${parts.join(', ')}`
 }
 
 /** What an unknown thrown value has to say. */

@@ -66,6 +66,8 @@ export interface Permits {
   yields(permit: Permit, openedAt: number): boolean
   /** The connection is open; this is how it can be known again should this thread die. */
   opened(permit: Permit, identity: Identity): void
+  /** The server has no room for another connection, whoever asks. */
+  full?(): void
   /** The connection begins to close: the permit is out of service until it is given. */
   closing(permit: Permit): void
   /** The server has let the connection go (or there never was one): the permit is free again. */

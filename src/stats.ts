@@ -75,6 +75,12 @@ export interface BrokerStats {
   readonly moves: number
   /** Measured cost of a move: close + wake + connect, in ms. */
   readonly moveMs: number
+  /** Connections that the server has refused since it had no room, since the broker was made. */
+  readonly refusals: number
+  /** For how long it has refused them and let none in, in ms; 0 while it has room. */
+  readonly refusedForMs: number
+  /** False once it has refused them for 10 s: the limit is more than the server, the role or the database has room for. */
+  readonly limitFits: boolean
   readonly members: readonly MemberStats[]
 }
 
@@ -92,4 +98,9 @@ export interface MemberStats {
   /** Permits it was given by others, and gave to others. */
   readonly received: number
   readonly given: number
+  /**
+   * For how long it has not answered another member that waits, in ms: its event loop may be blocked. 0 if it answers,
+   * or if nobody has had a reason to ask.
+   */
+  readonly unresponsiveMs: number
 }

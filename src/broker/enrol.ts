@@ -73,7 +73,7 @@ export function claimRow(ledger: Ledger, details: { name: string; min: number; n
   }
   const { row } = seat
   const fields: Partial<Record<Field, number>> = { thread: threadId, min, want: 0, idle: 0, opening: 0 }
-  for (const [key, value] of Object.entries({ ...fields, idleSince: 0, received: 0, given: 0 })) {
+  for (const [key, value] of Object.entries({ ...fields, idleSince: 0, received: 0, given: 0, unheardSince: 0 })) {
     Atomics.store(ledger.words, at(ledger, row, key as Field), value)
   }
   // Of two who enrol at once each sees the other's: both may be refused, never both taken.

@@ -41,8 +41,8 @@ export const header = {
   phase: 5,
   /** Only grows: one more each time that somebody begins to want more than before. */
   asks: 6,
-  /** Reserved: until when the server is known to refuse connections. */
-  connectGate: 7,
+  /** Until when nobody connects, since the server has no room; see `gate.ts`. */
+  gate: 7,
   /** What a move costs, in tenths of a millisecond; an average that all members write. */
   moveCost: 8,
   /** Two words that tell this ledger from all others. */
@@ -55,6 +55,10 @@ export const header = {
   moves: 13,
   /** The highest limit ever: slots beyond need not be looked at. */
   slotsUsed: 14,
+  /** The rest of what `gate.ts` keeps. */
+  gateDelay: 15,
+  refusals: 16,
+  refusedAt: 17,
 } as const
 
 /** What is in a row, as an offset. All but `life` and `wake` are written by its owner only, and are hints. */
@@ -77,6 +81,9 @@ export const field = {
   min: 8,
   received: 9,
   given: 10,
+  /** The last wake that it has heard; and since when there is one that it has not, as others saw it. */
+  heard: 11,
+  unheardSince: 12,
 } as const
 
 export type Field = keyof typeof field

@@ -36,7 +36,7 @@ export const lookPhases: Readonly<Record<LookPhase, PhaseOf>> = {
     const member = r.view.members[memberOf(word)]
     switch (stateOf(word)) {
       case state.free:
-        if (slot < r.limit) r.view.supply++
+        if (slot < r.limit && host.hasRoom) r.view.supply++
         return
       case state.granted:
         if (member) member.granted++

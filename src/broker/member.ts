@@ -121,6 +121,10 @@ export class Member implements Permits {
     if (permit instanceof SlotPermit && !permit.over) this.#place?.host.opened(permit, identity)
   }
 
+  full(): void {
+    this.#place?.host.gate.refused(this.#clock.now())
+  }
+
   closing(permit: Permit): void {
     const place = this.#place
     if (!place || !(permit instanceof SlotPermit) || permit.over) return
@@ -218,6 +222,7 @@ export class Member implements Permits {
     const fire = (): void => {
       this.#timer = undefined
       r.unsettled = true
+      if (host.lacking > 0) host.liveness.watch((row) => r.view.members[row]!.held > 0, this.#clock.now())
       this.#act()
     }
     this.#timer = { timer: this.#clock.setTimer(fire, Math.max(0, at - now), waits), at, keepAlive: waits }

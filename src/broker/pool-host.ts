@@ -1,8 +1,10 @@
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../driver.ts'
 import type { Permit, PermitUser } from '../permits.ts'
+import { Gate } from './gate.ts'
 import { at, header, pidOf, secretOf, state, stateOf, tagOf, tenths, wordOf } from './layout.ts'
 import type { Field, Ledger } from './layout.ts'
+import { Liveness } from './liveness.ts'
 import { Memory } from './memory.ts'
 import { MoveCost } from './move-cost.ts'
 import { SlotPermit } from './permit.ts'
@@ -28,6 +30,8 @@ interface PoolHostDetails {
 export class PoolHost implements Host {
   readonly moveCost: MoveCost
   readonly retries: Retries = new Retries()
+  readonly gate: Gate
+  readonly liveness: Liveness
   /** Reapings under way. */
   reapings = 0
   /** True once the pool can use no permit any more: what it has goes back. */
@@ -56,6 +60,8 @@ export class PoolHost implements Host {
     this.#clock = details.clock
     this.#reap = details.reap
     this.moveCost = new MoveCost(details.ledger)
+    this.gate = new Gate(details.ledger)
+    this.liveness = new Liveness(details.ledger, details.row)
   }
 
   now(): number {
@@ -104,6 +110,14 @@ export class PoolHost implements Host {
     return this.#clock.now() - this.openedAt
   }
 
+  get hasRoom(): boolean {
+    return this.gate.isOpen
+  }
+
+  mayTakeFree(inHand: number): boolean {
+    return this.gate.allows(inHand + this.#user.opening, this.#clock.now())
+  }
+
   isStuck(slot: number, word: number): boolean {
     const age = this.#seen.age(slot, word, this.#clock.now())
     if (stateOf(word) === state.granted) return age > stuckGrantMs
@@ -131,6 +145,7 @@ export class PoolHost implements Host {
     Atomics.store(this.#ledger.words, secretOf(permit.slot), identity.secret | 0)
     Atomics.store(this.#ledger.words, pidOf(permit.slot), identity.pid | 0)
     this.moveCost.connected(this.#clock.now() - permit.since)
+    this.gate.passed()
   }
 
   reap(slot: number, word: number): void {
@@ -158,6 +173,10 @@ export class PoolHost implements Host {
 
   trim(limit: number): void {
     this.#user.retireIdle((permit) => isBeyond(permit, limit))
+  }
+
+  heard(wakes: number): void {
+    this.liveness.heard(wakes)
   }
 
   moved(to: number): void {

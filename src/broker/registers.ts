@@ -137,6 +137,10 @@ export interface Host {
   /** The slot of the connection that is being released, and how long it has been open. */
   readonly releasing: number
   readonly openFor: number
+  /** Whether the server takes another connection, as far as is known. */
+  readonly hasRoom: boolean
+  /** Whether a free permit may be taken, beside so many in hand: always, while it does. */
+  mayTakeFree(inHand: number): boolean
   /** Whether this very word of a slot has been there for so long that its owner cannot be counted on. */
   isStuck(slot: number, word: number): boolean
   /** Whether to try and end the session that this permit was left with. */
@@ -149,6 +153,8 @@ export interface Host {
   exceeds(limit: number): boolean
   /** Closes such a one. */
   trim(limit: number): void
+  /** A wake has been heard. */
+  heard(wakes: number): void
   /** For those who count. */
   moved(to: number): void
 }

@@ -32,6 +32,7 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
 
   start(r, ledger, host) {
     const wakes = Atomics.load(ledger.words, at(ledger, r.me, 'wake'))
+    if (wakes !== r.wake) host.heard(wakes)
     r.calm = wakes === r.wake && !r.othersWant && !isOutdated(r, host)
     r.wake = wakes
     r.freed = false
@@ -76,7 +77,7 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
         else r.at = host.isStuck(r.cursor, r.word) ? 'take' : 'look up taker'
         return
       case state.free:
-        if (short(r, host) > 0 && r.cursor < r.limit) r.at = 'take'
+        if (short(r, host) > 0 && r.cursor < r.limit && host.mayTakeFree(r.hand.length)) r.at = 'take'
         else r.cursor++
         return
       case state.limbo:
@@ -302,6 +303,8 @@ function drop(r: Registers): void {
 function takerOf(r: Registers, hand: InHand, host: Host): number {
   const { me, view } = r
   if (hand.slot >= r.limit) return nobody
+  // It was to open with, and the server had no room.
+  if (hand.used && stateOf(hand.word) === state.held && !host.hasRoom) return nobody
   if (hand.used && !hand.forOthers) return owedOnReturn(view, me, host.lacking)
   const other = nextOwed(view, me)
   return other === nobody && host.lacking > 0 ? me : other

@@ -1,4 +1,5 @@
 import type { BrokerStats, MemberStats } from '../stats.ts'
+import { refusalStats } from './gate.ts'
 import { at, elapsed, header, limitOf, memberOf, state, stateOf, tenths, wordOf } from './layout.ts'
 import type { Field, Ledger } from './layout.ts'
 import { isAlive } from './ledger.ts'
@@ -37,6 +38,7 @@ export function readStats(ledger: Ledger, name: string, now: number): BrokerStat
     if (!isAlive(ledger, row)) continue
     const get = (field: Field): number => Atomics.load(words, at(ledger, row, field))
     const wants = get('want')
+    const unheardSince = get('unheardSince')
     members.push({
       threadId: get('thread'),
       held: heldBy[row] ?? 0,
@@ -47,13 +49,16 @@ export function readStats(ledger: Ledger, name: string, now: number): BrokerStat
       min: get('min'),
       received: get('received'),
       given: get('given'),
+      unresponsiveMs: unheardSince === 0 ? 0 : elapsed(unheardSince, tenths(now)),
     })
   }
   const moves = Atomics.load(words, header.moves)
-  return { name, limit, ...counts, moves, moveMs: Atomics.load(words, header.moveCost) / 10, members }
+  const moveMs = Atomics.load(words, header.moveCost) / 10
+  return { name, limit, ...counts, moves, moveMs, ...refusalStats(ledger, now), members }
 }
 
 /** The numbers of a broker that could not be found. */
 export function noStats(name: string): BrokerStats {
-  return { name, limit: 0, held: 0, closing: 0, granted: 0, limbo: 0, free: 0, moves: 0, moveMs: 0, members: [] }
+  const counts = { limit: 0, held: 0, closing: 0, granted: 0, limbo: 0, free: 0 }
+  return { name, ...counts, moves: 0, moveMs: 0, refusals: 0, refusedForMs: 0, limitFits: true, members: [] }
 }

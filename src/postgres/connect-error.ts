@@ -30,6 +30,7 @@ export function connectError(settings: PostgresSettings, cause: unknown, doubtfu
     {
       retryable: !isFinal(code),
       doubtful,
+      full: code === '53300',
       cause,
     },
   )

@@ -324,6 +324,9 @@ export class World {
         permit!.forOthers = true
         world.#close(permit!)
       },
+      hasRoom: true,
+      mayTakeFree: () => true,
+      heard: () => {},
       moved: () => {},
     }
   }
