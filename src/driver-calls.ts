@@ -14,6 +14,8 @@ const pingTimeoutMs = 2_000
 const longestAskMs = 30_000
 export const closeConnectionTimeoutMs = 5_000
 const reapTimeoutMs = 10_000
+/** With the time that it has to notice its deadline, and to end its own connection. */
+const longestReapMs = 15_000
 const reapPauseMs = 250
 const barePauseMs = 1_000
 
@@ -57,6 +59,8 @@ export class DriverCalls<C> {
   readonly #reapings = new Set<Promise<boolean>>()
   /** Until then, reaping uses none of the pool's own connections. */
   #bareUntil = -Infinity
+  /** Somebody reaps with a connection of its own. */
+  #reapsBare = false
   readonly #closings = new Map<Slot<C>, Promise<void>>()
 
   constructor(details: DriverCallsDetails<C>) {
@@ -323,10 +327,23 @@ export class DriverCalls<C> {
     await Promise.allSettled(this.#reapings)
   }
 
+  /** A reaper with a connection of its own counts beside the one in doubt: one at a time of all who share the limit. */
+  #beginBare(): boolean {
+    if (this.#reapsBare || this.#permits.beginBareReaping?.(longestReapMs) === false) return false
+    this.#reapsBare = true
+    return true
+  }
+
+  #endBare(): void {
+    this.#reapsBare = false
+    this.#permits.endBareReaping?.()
+  }
+
   async #reap(identity: Identity): Promise<boolean> {
     const driver = this.#driver
     if (!driver.reap) return false
     const via = this.#clock.now() < this.#bareUntil ? undefined : await this.#leaseFirst()
+    if (!via && !this.#beginBare()) return false
     try {
       const reaping = async (signal: AbortSignal): Promise<boolean> =>
         (await driver.reap?.(identity, { via: via?.connection, signal })) ?? false
@@ -340,6 +357,7 @@ export class DriverCalls<C> {
       this.#watch.tell('millpond:doubtful', () => ({ connection: identity.tag, cause }))
       return false
     } finally {
+      if (!via) this.#endBare()
       await via?.release()
       // One that was lost by this would have to be reaped in its turn, through the next one, and so on without end.
       if (via && !via.lives) this.#bareUntil = this.#clock.now() + barePauseMs

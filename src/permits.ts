@@ -74,6 +74,12 @@ export interface Permits {
   give(permit: Permit): void
   /** The pool is to keep so many connections from now on. Throws (`BrokerError`) if there is no room for them. */
   resized?(min: number): void
+  /**
+   * Asks to reap with a connection that has no permit, for so long at the most: false while somebody else does. Without
+   * these two the pool is alone.
+   */
+  beginBareReaping?(ms: number): boolean
+  endBareReaping?(): void
   /** The pool is closed. Permits still out (connections in doubt) are left for others to reap. */
   leave(): void
   /** The numbers of all who share the limit, where it is shared. */

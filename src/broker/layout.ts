@@ -59,6 +59,8 @@ export const header = {
   gateDelay: 15,
   refusals: 16,
   refusedAt: 17,
+  /** Until when somebody reaps with a connection beside the limit, unless that ends sooner; 0 if nobody does. */
+  bareReaping: 18,
 } as const
 
 /** What is in a row, as an offset. All but `life` and `wake` are written by its owner only, and are hints. */

@@ -18,7 +18,7 @@ import {
   leaveUnconfirmed,
 } from './enrol.ts'
 import type { Seat } from './enrol.ts'
-import { state, stateOf, tenths } from './layout.ts'
+import { header, state, stateOf, tenths } from './layout.ts'
 import { close, release } from './ledger.ts'
 import { run } from './look.ts'
 import { SlotPermit } from './permit.ts'
@@ -41,6 +41,8 @@ interface Place {
   readonly r: Registers
   readonly host: PoolHost
   readonly wakes: Wakes
+  /** What says in the header that I reap beside the limit. */
+  bareReaping: number
 }
 
 /**
@@ -80,7 +82,7 @@ export class Member implements Permits {
       reap: (slot, word, identity) => void this.#reap(slot, word, identity),
     })
     const wakes = new Wakes(ledger, row, () => this.#act())
-    const place: Place = { seat, user, r: registers(row, ledger.rows), host, wakes }
+    const place: Place = { seat, user, r: registers(row, ledger.rows), host, wakes, bareReaping: 0 }
     this.#place = place
     this.#phase = 'enrolling'
     this.#port = handOver(seat, (error) => this.#handedOver(place, error))
@@ -148,6 +150,23 @@ export class Member implements Permits {
   resized(min: number): void {
     const place = this.#place
     if (place) changeMin(place.seat, { name: this.#name, min, now: tenths(this.#clock.now()) })
+  }
+
+  beginBareReaping(ms: number): boolean {
+    const place = this.#place
+    if (!place) return true
+    const { words } = place.seat.ledger
+    const now = this.#clock.now()
+    const other = Atomics.load(words, header.bareReaping)
+    // Who died over it is not waited for longer than it could have taken.
+    if (other !== 0 && ((other - tenths(now)) | 0) > 0) return false
+    place.bareReaping = tenths(now + ms) || 1
+    return Atomics.compareExchange(words, header.bareReaping, other, place.bareReaping) === other
+  }
+
+  endBareReaping(): void {
+    const place = this.#place
+    if (place) Atomics.compareExchange(place.seat.ledger.words, header.bareReaping, place.bareReaping, 0)
   }
 
   leave(): void {

@@ -128,8 +128,8 @@ export class PoolHost implements Host {
     if (this.leaving) return false
     if (this.#reapsBare) return false
     const now = this.#clock.now()
-    // Who has a living connection needs none for it, and is sure at once.
-    if (this.#user.living === 0 && this.retries.giveWay(slot, word, now)) return false
+    // Who has an idle connection needs none for it, and is sure at once.
+    if (this.#user.idle === 0 && this.retries.giveWay(slot, word, now)) return false
     return this.retries.allows(slot, word, now)
   }
 

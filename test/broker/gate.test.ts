@@ -2,13 +2,16 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { createBroker } from '../../src/broker/broker.ts'
 import { Gate, refusalStats } from '../../src/broker/gate.ts'
 import { format, read } from '../../src/broker/layout.ts'
+import type { Ledger } from '../../src/broker/layout.ts'
 import { joinBroker } from '../../src/broker/member.ts'
 import { FakeClock } from '../../src/testing/clock.ts'
 import { TestPool } from './support/pools.ts'
 
-describe('Gate', () => {
-  const ledger = () => read(format({ limit: 2, rows: 2, thread: 0, nonce: [1, 2], moveCost: 0 }))!
+function ledger(): Ledger {
+  return read(format({ limit: 2, rows: 2, thread: 0, nonce: [1, 2], moveCost: 0 }))!
+}
 
+describe('Gate', () => {
   test('is closed for all once one was refused, for 100 ms and then for longer each time, up to 5 s', () => {
     const shared = ledger()
     const [a, b] = [new Gate(shared, () => 0), new Gate(shared, () => 0)]

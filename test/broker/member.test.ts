@@ -151,6 +151,7 @@ describe('Member', () => {
     const [a, b] = pools
     b.acquire()
     b.openDone()
+    b.release()
     a.acquire()
     a.openDone(4711)
     const { tag } = a.leased[0]!
@@ -206,19 +207,54 @@ describe('Member', () => {
     await until(() => bare.reaped.length === 2)
   })
 
-  test('leaves the reaping to one that has a living connection, for a while', async () => {
-    const { clock, pools } = setUp(2, [{}, {}, {}])
-    const [dying, bare, living] = pools
-    living.acquire()
-    living.openDone()
+  test('leaves the reaping to one that has an idle connection, for a while', async () => {
+    const { clock, pools } = setUp(4, [{}, {}, {}, {}])
+    const [dying, bare, busy, idle] = pools as [TestPool, TestPool, TestPool, TestPool]
+    for (const pool of [busy, idle]) {
+      pool.acquire()
+      pool.openDone()
+    }
+    idle.release()
     dying.acquire()
     dying.openDone()
     dying.destroy()
     dying.permits.leave()
-    await until(() => living.reaped.length === 1)
+    await until(() => idle.reaped.length === 1)
     await clock.advance(1_000)
     await quiet()
-    expect(bare.reaped).toHaveLength(0)
+    expect([bare.reaped, busy.reaped]).toEqual([[], []])
+  })
+
+  test('with no idle connection anywhere one of them reaps after that while', async () => {
+    const { clock, pools } = setUp(3, [{}, {}, {}])
+    const [dying, busy, busyToo] = pools
+    for (const pool of [busy, busyToo]) {
+      pool.acquire()
+      pool.openDone()
+    }
+    dying.acquire()
+    dying.openDone()
+    dying.destroy()
+    dying.permits.leave()
+    await quiet()
+    expect([busy.reaped, busyToo.reaped]).toEqual([[], []])
+    await clock.advance(100)
+    await until(() => busy.reaped.length + busyToo.reaped.length === 1)
+  })
+
+  test('one at a time reaps beside the limit; who dies over it is not waited for for ever', async () => {
+    const { clock, pools } = setUp(3, [{}, {}])
+    const [a, b] = pools
+    expect(a.permits.beginBareReaping?.(1_000)).toBe(true)
+    expect(b.permits.beginBareReaping?.(1_000)).toBe(false)
+    b.permits.endBareReaping?.()
+    expect(b.permits.beginBareReaping?.(1_000)).toBe(false)
+    a.permits.endBareReaping?.()
+    expect(b.permits.beginBareReaping?.(1_000)).toBe(true)
+    await clock.advance(1_001)
+    expect(a.permits.beginBareReaping?.(1_000)).toBe(true)
+    b.permits.endBareReaping?.()
+    expect(b.permits.beginBareReaping?.(1_000)).toBe(false)
   })
 
   test('reaps nothing while it leaves', async () => {

@@ -197,3 +197,23 @@ describe('time', () => {
     expect(closed.state).toBe('resolved')
   })
 })
+
+test('Of several connections in doubt one at a time is reaped from a connection beside the limit', async () => {
+  const { pool, driver, clock } = rig({ max: 3 })
+  const leases = await Promise.all([pool.acquire(), pool.acquire(), pool.acquire()])
+  driver.behaviour.close = 'never'
+  let bare = 0
+  let most = 0
+  let ended = 0
+  driver.reap = async (_, { via }) => {
+    if (!via) most = Math.max(most, ++bare)
+    await new Promise<void>((resolve) => void clock.setTimer(resolve, 300))
+    if (!via) bare--
+    ended++
+    return true
+  }
+  for (const lease of leases) await lease.destroy()
+  while (ended < 3) await clock.advance(100)
+  await settled()
+  expect([most, pool.stats().doubtful]).toEqual([1, 0])
+})
