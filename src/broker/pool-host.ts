@@ -4,6 +4,7 @@ import type { Permit, PermitUser } from '../permits.ts'
 import { Gate } from './gate.ts'
 import { at, header, pidOf, secretOf, state, stateOf, tagOf, tenths, wordOf } from './layout.ts'
 import type { Field, Ledger } from './layout.ts'
+import { isAlive } from './ledger.ts'
 import { Liveness } from './liveness.ts'
 import { Memory } from './memory.ts'
 import { MoveCost } from './move-cost.ts'
@@ -129,7 +130,8 @@ export class PoolHost implements Host {
     if (this.#reapsBare) return false
     const now = this.#clock.now()
     // Who has an idle connection needs none for it, and is sure at once.
-    if (this.#user.idle === 0 && this.retries.giveWay(slot, word, now)) return false
+    const leaves = this.#user.living === 0 || (this.#user.idle === 0 && this.#othersIdle)
+    if (leaves && this.retries.giveWay(slot, word, now)) return false
     return this.retries.allows(slot, word, now)
   }
 
@@ -196,6 +198,15 @@ export class PoolHost implements Host {
   /** With nothing to reap through, a reaping has a connection of its own beside the one in doubt: one at a time. */
   get #reapsBare(): boolean {
     return this.#user.living === 0 && this.reapings > 0
+  }
+
+  get #othersIdle(): boolean {
+    const rows = Atomics.load(this.#ledger.words, header.rowsUsed)
+    for (let row = 0; row < rows; row++) {
+      if (row === this.#row || !isAlive(this.#ledger, row)) continue
+      if (Atomics.load(this.#ledger.words, at(this.#ledger, row, 'idle')) > 0) return true
+    }
+    return false
   }
 
   #count(row: number, name: Extract<Field, 'given' | 'received'>): void {
