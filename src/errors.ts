@@ -115,15 +115,25 @@ export class ConnectError extends PoolError {
   }
 }
 
-/** A lease was used after it had been released. */
+/** What is used after its end. */
+type Ended = 'lease' | 'transaction' | 'ambient' | 'committed' | 'rolled back'
+
+const afterTheEnd: Readonly<Record<Ended, (pool: string) => string>> = {
+  lease: (pool) => `Cannot use a lease of "${pool}" after its release: acquire another one, or release it later.`,
+  transaction: (pool) =>
+    `Cannot run a query in a transaction of "${pool}" after its end: await its queries before its callback returns.`,
+  ambient: (pool) =>
+    `Cannot run a query of "${pool}" that was made inside a transaction after the end of that transaction: await it before the callback returns, or leave the transaction with pool.outside(() => …).`,
+  committed: (pool) => `Cannot roll back a session of "${pool}" that has been committed.`,
+  'rolled back': (pool) => `Cannot commit a session of "${pool}" that has been rolled back.`,
+}
+
+/** A lease, a transaction or a session was used after its end. */
 export class LeaseReleasedError extends PoolError {
   override readonly name = 'LeaseReleasedError'
 
-  constructor(pool: string) {
-    super(
-      'ERR_LEASE_RELEASED',
-      `Cannot use a lease of "${pool}" after its release: acquire another one, or release it later.`,
-    )
+  constructor(pool: string, what: Ended = 'lease') {
+    super('ERR_LEASE_RELEASED', afterTheEnd[what](pool))
   }
 }
 

@@ -11,12 +11,20 @@ export class OneShots implements Target {
   readonly debug: unknown
   readonly #pool: Pool<Connection>
   readonly #looksFirst: boolean
+  readonly #naming: (error: unknown) => unknown
   readonly #waiting = new Map<RawQuery, AbortController>()
 
-  /** `looksFirst`: a hook takes its time over each connection; nothing can be had at once. */
-  constructor(pool: Pool<Connection>, { debug, looksFirst }: { debug: unknown; looksFirst: boolean }) {
+  /**
+   * `looksFirst`: a hook takes its time over each connection; nothing can be had at once. `naming` makes of an acquire's
+   * error one that names what its caller holds.
+   */
+  constructor(
+    pool: Pool<Connection>,
+    { debug, looksFirst, naming }: { debug: unknown; looksFirst: boolean; naming: (error: unknown) => unknown },
+  ) {
     this.#pool = pool
     this.#looksFirst = looksFirst
+    this.#naming = naming
     this.debug = debug
   }
 
@@ -44,7 +52,7 @@ export class OneShots implements Target {
       if (query.cancelled) await lease.release()
       else this.#runOn(lease, query)
     } catch (error) {
-      query.reject(error)
+      query.reject(this.#naming(error))
     } finally {
       this.#waiting.delete(query)
     }

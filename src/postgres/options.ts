@@ -98,6 +98,12 @@ export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, 
    * @default 'auto'
    */
   serverChecks?: 'auto' | false
+  /**
+   * Whether queries on `pool.sql` that are made inside a transaction or a session join it, and `pool.transaction()` is a
+   * savepoint there. Without, each of them has a connection of its own.
+   * @default true
+   */
+  ambient?: boolean
 }
 
 export type Password = string | (() => string | Promise<string>)
@@ -111,6 +117,7 @@ export interface PostgresSettings {
   /** Startup parameters. */
   readonly connection: Readonly<Record<string, string>>
   readonly serverChecks: 'auto' | false
+  readonly ambient: boolean
   readonly fetchTypes: boolean
   /** What goes to postgres.js as it is. */
   readonly session: Readonly<
@@ -125,7 +132,7 @@ export interface PostgresSettings {
 
 type Env = Readonly<Record<string, string | undefined>>
 
-const own = ['host', 'port', 'user', 'database', 'password', 'serverChecks']
+const own = ['host', 'port', 'user', 'database', 'password', 'serverChecks', 'ambient']
 const passedOn = ['types', 'transform', 'debug', 'onnotice', 'onparameter', 'connection', 'prepare', 'fetch_types']
 const known: readonly string[] = [...own, ...passedOn, ...hookNames]
 const aliases: Readonly<Record<string, string>> = {
@@ -206,6 +213,7 @@ export function parseOptions<T extends Types>(
     password,
     connection: startupParameters(given['connection'], parameters, env),
     serverChecks: serverChecksOf(given['serverChecks']),
+    ambient: flag('ambient', given['ambient'], true),
     fetchTypes: flag('fetch_types', given['fetch_types'] ?? parameters['fetch_types'], true),
     session: {
       prepare: flag('prepare', given['prepare'] ?? parameters['prepare'], true),

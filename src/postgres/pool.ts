@@ -1,18 +1,24 @@
+import { systemClock } from '../clock.ts'
 import { Pool } from '../pool.ts'
 import type { AcquireOptions } from '../pool.ts'
+import type { Lease } from '../lease.ts'
 import type { PoolOptions } from '../options.ts'
 import type { PoolStats } from '../stats.ts'
+import { Ambient } from './ambient.ts'
+import { OutsideDriver, callsOutside } from './ambient-outside.ts'
 import type { Connection } from './connection.ts'
-import { PostgresDriver } from './driver.ts'
 import { PostgresLease } from './lease.ts'
 import { OneShots } from './one-shots.ts'
 import { parseOptions } from './options.ts'
 import type { PostgresPoolOptions } from './options.ts'
-import { beginStatement, runTransaction } from './session.ts'
-import type { TransactionOptions, TransactionSql } from './session.ts'
+import type { Scope, TransactionSql } from './scope.ts'
+import { PostgresSession } from './session.ts'
 import { createSql } from './sql.ts'
 import type { PostgresSql, Types } from './sql.ts'
 import { Template } from './template.ts'
+import { Transactions } from './transaction.ts'
+import { checkTransactionOptions } from './transaction-options.ts'
+import type { SessionOptions, TransactionOptions } from './transaction-options.ts'
 
 /**
  * Connections to one PostgreSQL database, through postgres.js.
@@ -27,20 +33,37 @@ import { Template } from './template.ts'
  * ```
  */
 export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
-  /** Runs each query on any connection: acquired when the query runs, released when its answer is complete. */
+  /**
+   * Runs each query on any connection: acquired when the query runs, released when its answer is complete. One that is
+   * made inside a transaction or a session of this pool (`transaction()`, `session().run()`) belongs to that, whenever it
+   * runs: after the end it rejects with `LeaseReleasedError`.
+   */
   readonly sql: PostgresSql<T>
   readonly #pool: Pool<Connection>
   readonly #template: Template
+  readonly #ambient: Ambient<Scope>
+  readonly #transactions: Transactions<T>
 
   /** Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'`. Does no I/O. */
   constructor(url: string | URL | undefined, options?: PostgresPoolOptions<T>) {
-    const settings = parseOptions(url, options)
+    const settings = callsOutside(parseOptions(url, options))
     this.#template = new Template(settings)
-    const driver = new PostgresDriver(settings, this.#template)
+    const driver = new OutsideDriver(settings, this.#template)
     this.#pool = new Pool<Connection>({ ...named(settings.pool, settings.serverName), ...driver.hooks, driver })
     const { debug } = this.#template.options
     const looksFirst = settings.hooks.onAcquire !== undefined
-    this.sql = createSql<T>(this.#template, new OneShots(this.#pool, { debug, looksFirst }))
+    this.#ambient = new Ambient<Scope>(settings.ambient)
+    const house = {
+      pool: this.name,
+      template: this.#template,
+      ambient: this.#ambient,
+      clock: settings.pool.clock ?? systemClock,
+      commitGraceMs: settings.pool.resetTimeoutMs ?? 5_000,
+    }
+    this.#transactions = new Transactions<T>(house, (wanted) => this.#acquire(wanted))
+    const naming = (error: unknown): unknown => this.#transactions.naming(error)
+    const oneShots = new OneShots(this.#pool, { debug, looksFirst, naming })
+    this.sql = createSql<T>(this.#template, () => this.#ambient.joined?.ambient ?? oneShots)
   }
 
   get name(): string {
@@ -54,7 +77,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
 
   /** Waits for a connection, first come, first served. Rejects with `AcquireTimeoutError` at the deadline. */
   async acquire(options?: AcquireOptions): Promise<PostgresLease<T>> {
-    return new PostgresLease<T>(await this.#pool.acquire(options), this.#template)
+    return new PostgresLease<T>(await this.#acquire(options), this.#template)
   }
 
   /** An idle connection that can be lent as it is, or undefined. Never waits. */
@@ -68,37 +91,60 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     fn: (sql: PostgresSql<T>, lease: PostgresLease<T>) => R | PromiseLike<R>,
     options?: AcquireOptions,
   ): Promise<R> {
-    return this.#pool.use((_, held) => {
+    const use = this.#pool.use((_, held) => {
       const lease = new PostgresLease<T>(held, this.#template)
       return fn(lease.sql, lease)
     }, options)
+    return use.catch(this.#nameHeld)
   }
 
   /**
    * Runs `fn` between BEGIN and COMMIT on one connection; ROLLBACK when it throws, or when one of its statements has
    * failed the transaction: then the first such error is thrown, even if `fn` caught it.
    *
-   * Rejects with `TransactionOutcomeUnknownError` if the connection is lost after COMMIT was sent.
+   * Everything that `fn` calls, now or later, is inside: `pool.sql` runs in this transaction without being passed
+   * around, and `transaction()` in it is a savepoint (`independent: true`: a transaction of its own). Queries of one
+   * transaction run one after the other, also in `Promise.all`; none of them ever runs outside of it. What `fn` started
+   * and did not await finishes before COMMIT; what comes after the end rejects with `LeaseReleasedError`.
+   *
+   * Rejects as `acquire()` does; with what `fn` has thrown; with the server's error; with `ConnectionLostError`, or
+   * with `TransactionOutcomeUnknownError` if the connection is lost after COMMIT was sent; with `signal.reason`; with
+   * a `PoolError` of the code `ERR_TRANSACTION_TIMEOUT` after `timeoutMs`. Once an attempt has failed that was worth
+   * another one, the end of `retries`, of `timeoutMs` or by `signal` throws the last attempt's error.
    *
    * @example
    * ```ts
    * import { createPool } from 'millpond/postgres'
    *
    * const pool = createPool(process.env.DATABASE_URL)
-   * await pool.transaction(async (sql) => {
-   *   await sql`update account set amount = amount - 1 where id = 1`
-   *   await sql.savepoint((sql) => sql`update account set amount = amount + 1 where id = 2`)
-   * })
+   * const take = (id: number) => pool.sql`update account set amount = amount - 1 where id = ${id}`
+   * await pool.transaction(
+   *   async (sql) => {
+   *     await take(1) // in the transaction, too
+   *     await sql.savepoint((sql) => sql`update account set amount = amount + 1 where id = 2`)
+   *   },
+   *   { isolation: 'serializable', retries: 3 },
+   * )
    * await pool.close()
    * ```
    */
-  async transaction<R>(
-    fn: (sql: TransactionSql<T>) => R | PromiseLike<R>,
-    options: TransactionOptions = {},
-  ): Promise<R> {
-    const begin = beginStatement(options)
-    const settings = { template: this.#template, pool: this.name, begin }
-    return this.#pool.use((connection) => runTransaction<T, R>(connection, settings, fn), options)
+  transaction<R>(fn: (sql: TransactionSql<T>) => R | PromiseLike<R>, options: TransactionOptions = {}): Promise<R> {
+    return this.#transactions.run(fn, options)
+  }
+
+  /**
+   * A transaction as a handle, on a connection of its own, also inside another transaction. Nothing is acquired before
+   * its first query; `timeoutMs` counts from there. Throws `ERR_OPTION`.
+   */
+  session(options: SessionOptions = {}): PostgresSession<T> {
+    checkTransactionOptions(options, 'session')
+    const limit = this.#transactions.limit(options)
+    return new PostgresSession<T>(this.name, this.#transactions.scope(options, limit), limit)
+  }
+
+  /** Runs `fn` outside of the transaction or session that the caller is in: its queries run on connections of their own. */
+  outside<R>(fn: () => R): R {
+    return this.#ambient.outside(fn)
   }
 
   /** Gives idle connections above `min` back now, and waits until they are closed: before a long synchronous stretch. */
@@ -129,6 +175,14 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   /** Same as `close()`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  #acquire(options?: AcquireOptions): Promise<Lease<Connection>> {
+    return this.#pool.acquire(options).catch(this.#nameHeld)
+  }
+
+  readonly #nameHeld = (error: unknown): never => {
+    throw this.#transactions.naming(error)
   }
 }
 

@@ -1,156 +1,120 @@
-import {
-  ConnectionLostError,
-  LeaseReleasedError,
-  PoolError,
-  TransactionOutcomeUnknownError,
-  optionTypeError,
-} from '../errors.ts'
-import type { AcquireOptions } from '../pool.ts'
-import { codeOf } from './connect-error.ts'
-import type { Connection } from './connection.ts'
-import type { RawQuery, Target } from './query.ts'
-import { createSql } from './sql.ts'
-import type { PostgresSql, Types } from './sql.ts'
-import type { Template } from './template.ts'
-
-const isolations = ['serializable', 'repeatable read', 'read committed', 'read uncommitted'] as const
-
-export interface TransactionOptions extends AcquireOptions {
-  /** Default: the server's, mostly `'read committed'`. */
-  isolation?: (typeof isolations)[number]
-  /** @default false */
-  readOnly?: boolean
-  /** Waits until a serializable read-only transaction can no longer fail. @default false */
-  deferrable?: boolean
-}
-
-/** The tag of one transaction: its queries run inside it, and none of them after its end. */
-export interface TransactionSql<T extends Types = {}> extends PostgresSql<T> {
-  /** Runs `fn` in a savepoint: when it throws, only what it did is rolled back, and the error is thrown on. */
-  savepoint<R>(fn: (sql: TransactionSql<T>) => R | PromiseLike<R>): Promise<R>
-}
-
-/** `BEGIN` as the options want it. Throws `ERR_OPTION` for what is not known. */
-export function beginStatement({ isolation, readOnly, deferrable }: TransactionOptions): string {
-  if (isolation !== undefined && !isolations.includes(isolation)) {
-    throw optionTypeError('isolation', `isolation must be one of '${isolations.join("', '")}'.`)
-  }
-  const parts = ['BEGIN']
-  if (isolation) parts.push(`ISOLATION LEVEL ${isolation.toUpperCase()}`)
-  if (readOnly !== undefined) parts.push(readOnly ? 'READ ONLY' : 'READ WRITE')
-  if (deferrable !== undefined) parts.push(deferrable ? 'DEFERRABLE' : 'NOT DEFERRABLE')
-  return parts.join(' ')
-}
-
-/** BEGIN, `fn`, COMMIT; or ROLLBACK, when `fn` throws or one of its statements has failed the transaction. */
-export async function runTransaction<T extends Types, R>(
-  connection: Connection,
-  { template, pool, begin }: { template: Template; pool: string; begin: string },
-  fn: (sql: TransactionSql<T>) => R | PromiseLike<R>,
-): Promise<R> {
-  await connection.ask(begin)
-  const scope = new Scope<T>(connection, template, pool)
-  let result: R
-  try {
-    result = await scope.call(fn)
-  } catch (error) {
-    // What still runs is left to the release, which has a deadline.
-    if (connection.idle) await undo(connection, 'ROLLBACK')
-    throw error
-  }
-  const { rows, task } = connection.askTask('COMMIT')
-  try {
-    await rows
-  } catch (error) {
-    throw error instanceof ConnectionLostError && task.wrote ? new TransactionOutcomeUnknownError(error) : error
-  }
-  return result
-}
+import { LeaseReleasedError, TransactionOutcomeUnknownError } from '../errors.ts'
+import type { Scope, TransactionSql } from './scope.ts'
+import type { Types } from './sql.ts'
+import type { Limit } from './transaction-limit.ts'
 
 /**
- * One transaction or savepoint.
+ * A transaction as a handle, from `pool.session()`: on a connection of its own, begun by its first query, rolled back
+ * unless committed.
  *
- * State: open → ended, when `fn` has settled; never back
+ * State
+ *   open → committing → committed
+ *   open → rolled back             by `rollback()`, the end of its block, its `signal` or its `timeoutMs`
+ *   committing → rolled back       when COMMIT, or something before it, has failed
+ *
+ * @example
+ * ```ts
+ * import { createPool } from 'millpond/postgres'
+ *
+ * const pool = createPool(process.env.DATABASE_URL)
+ * {
+ *   await using session = pool.session()
+ *   await session.sql`update account set amount = amount - 1 where id = 1`
+ *   await session.run(() => pool.sql`update account set amount = amount + 1 where id = 2`)
+ *   await session.commit()
+ * } // without the commit: rolled back here, also when something threw
+ * await pool.close()
+ * ```
  */
-class Scope<T extends Types> implements Target {
-  readonly debug: unknown
-  readonly #connection: Connection
-  readonly #template: Template
+export class PostgresSession<T extends Types = {}> implements AsyncDisposable {
   readonly #pool: string
-  #ended = false
-  #firstError: unknown
+  readonly #scope: Scope
+  readonly #limit: Limit
+  #commit: Promise<void> | undefined
+  #rolledBack: Promise<void> | undefined
 
-  constructor(connection: Connection, template: Template, pool: string) {
-    this.#connection = connection
-    this.#template = template
+  /** @internal Sessions come from `pool.session()`. */
+  constructor(pool: string, scope: Scope, limit: Limit) {
     this.#pool = pool
-    this.debug = template.options.debug
+    this.#scope = scope
+    this.#limit = limit
+    limit.signal.addEventListener('abort', () => void this.#abort(), { once: true })
   }
 
-  run(query: RawQuery): void {
-    if (this.#ended) return query.reject(new LeaseReleasedError(this.#pool))
-    const { reject } = query
-    query.reject = (error) => {
-      this.#firstError ??= error
-      reject(error)
-    }
-    this.#connection.run(query)
+  /** Runs queries in the transaction; the first one begins it. After the end they reject with `LeaseReleasedError`. */
+  get sql(): TransactionSql<T> {
+    // The pool's types are those of its template.
+    return this.#scope.sql as unknown as TransactionSql<T>
   }
 
-  /** Calls `fn`, lets what it did not await finish, and throws what has failed the transaction unless it did. */
-  async call<R>(fn: (sql: TransactionSql<T>) => R | PromiseLike<R>): Promise<R> {
-    const connection = this.#connection
-    let result: R
+  /**
+   * Calls `fn` inside the transaction: what it runs on `pool.sql` is part of it, and `pool.transaction()` a savepoint in
+   * it. Neither commits nor rolls back. Rejects with `LeaseReleasedError` after the end.
+   */
+  async run<R>(fn: (sql: TransactionSql<T>) => R | PromiseLike<R>): Promise<R> {
+    if (this.#scope.ended) throw new LeaseReleasedError(this.#pool, 'transaction')
+    return this.#scope.call(fn as unknown as (sql: TransactionSql) => R | PromiseLike<R>)
+  }
+
+  /**
+   * Lets what still runs finish, commits, and gives the connection back. Nothing is sent if no query was run.
+   *
+   * Rejects, rolled back, with the first error of a statement that has failed the transaction, or with what COMMIT was
+   * answered with; with `TransactionOutcomeUnknownError` when the connection is lost after COMMIT was sent; with
+   * `LeaseReleasedError` after a rollback. A second call returns the first one's promise.
+   */
+  commit(): Promise<void> {
+    this.#commit ??= this.#finish()
+    return this.#commit
+  }
+
+  /**
+   * Ends what still runs, rolls back, and gives the connection back. Does nothing after a rollback, or a commit that
+   * has failed. Rejects with `LeaseReleasedError` after a commit, with `TransactionOutcomeUnknownError` after one whose
+   * outcome is not known.
+   */
+  async rollback(): Promise<void> {
+    if (!this.#commit) return this.#rollback()
+    let failure: unknown
     try {
-      result = await fn(this.#sql())
+      await this.#commit
     } catch (error) {
-      // "Current transaction is aborted" tells nothing of why.
-      throw codeOf(error) === '25P02' ? (this.#firstError ?? error) : error
+      failure = error
+    }
+    if (failure === undefined) throw new LeaseReleasedError(this.#pool, 'committed')
+    if (failure instanceof TransactionOutcomeUnknownError) throw failure
+  }
+
+  /** Rolls back unless committed. Waits for a commit that is under way. Never rejects. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Whoever called commit() hears of its failure.
+    await this.rollback().catch(() => undefined)
+  }
+
+  async #finish(): Promise<void> {
+    if (this.#rolledBack) {
+      this.#limit.signal.throwIfAborted()
+      throw new LeaseReleasedError(this.#pool, 'rolled back')
+    }
+    const { signal } = this.#limit
+    try {
+      await this.#scope.commit(signal)
+    } catch (error) {
+      await this.#rollback()
+      throw this.#scope.explain(error)
     } finally {
-      this.#ended = true
+      this.#limit.stop()
     }
-    if (await connection.isUnfinished()) {
-      throw new PoolError('ERR_UNFINISHED', 'Cannot end a transaction with a COPY or a cursor of it still open.')
-    }
-    await connection.whenIdle()
-    // The server would answer COMMIT with a rollback, and no error.
-    if (connection.status === 'E') {
-      throw this.#firstError ?? new PoolError('ERR_TRANSACTION_FAILED', 'A statement has failed the transaction.')
-    }
-    return result
   }
 
-  #sql(): TransactionSql<T> {
-    return Object.assign(createSql<T>(this.#template, this), {
-      savepoint: <R>(fn: (sql: TransactionSql<T>) => R | PromiseLike<R>) => this.#savepoint(fn),
-    })
+  #rollback(): Promise<void> {
+    this.#limit.stop()
+    this.#rolledBack ??= this.#scope.rollback()
+    return this.#rolledBack
   }
 
-  async #savepoint<R>(fn: (sql: TransactionSql<T>) => R | PromiseLike<R>): Promise<R> {
-    if (this.#ended) throw new LeaseReleasedError(this.#pool)
-    const connection = this.#connection
-    const name = `millpond_${++savepoints}`
-    await connection.ask(`SAVEPOINT ${name}`)
-    let result: R
-    try {
-      result = await new Scope<T>(connection, this.#template, this.#pool).call(fn)
-    } catch (error) {
-      await undo(connection, `ROLLBACK TO SAVEPOINT ${name}; RELEASE SAVEPOINT ${name}`)
-      throw error
-    }
-    await connection.ask(`RELEASE SAVEPOINT ${name}`)
-    return result
-  }
-}
-
-let savepoints = 0
-
-/** What cannot be undone here is undone by the release, or with the connection; the caller has an error to throw. */
-async function undo(connection: Connection, statement: string): Promise<void> {
-  if (await connection.isUnfinished()) return
-  try {
-    await connection.ask(statement)
-  } catch {
-    // See above.
+  /** While a commit is under way it hears the signal itself, and knows whether it is too late. */
+  async #abort(): Promise<void> {
+    if (!this.#commit) await this.#rollback()
   }
 }

@@ -28,14 +28,14 @@ interface Maker {
   readonly sql: postgres.Sql
 }
 
-/** A tag whose queries go to the target. */
-export function createSql<T extends Types>(template: Maker, target: Target): PostgresSql<T> {
+/** A tag whose queries go to the target: to one for all, or to that of the moment in which each of them is made. */
+export function createSql<T extends Types>(template: Maker, target: Target | (() => Target)): PostgresSql<T> {
   const make = template.sql as unknown as Make &
     Record<'unsafe' | 'file', Make> &
     Record<'typed' | 'types' | 'json' | 'array', unknown>
-  const aim = new Aim(target)
+  const aim = typeof target === 'function' ? aimOfNow(target) : aimAlways(target)
   const aimed = (made: unknown): unknown => {
-    if (isQuery(made)) aim.at(made)
+    if (isQuery(made)) aim().at(made)
     return made
   }
   const sql = (...values: unknown[]): unknown => aimed(make(...values))
@@ -48,11 +48,26 @@ export function createSql<T extends Types>(template: Maker, target: Target): Pos
     unsafe: (...values: unknown[]) => aimed(make.unsafe(...values)),
     file: (path: PathOrFileDescriptor, ...values: unknown[]) => {
       const query = make.file(path, ...values) as RawQuery
-      aim.atWithFile(query, path)
+      aim().atWithFile(query, path)
       return query
     },
     notify: async (channel: string, payload: unknown) => await tag`select pg_notify(${channel}, ${String(payload)})`,
   })
   const tag = sql as unknown as PostgresSql<T>
   return tag
+}
+
+function aimAlways(target: Target): () => Aim {
+  const aim = new Aim(target)
+  return () => aim
+}
+
+function aimOfNow(targetOfNow: () => Target): () => Aim {
+  const aims = new WeakMap<Target, Aim>()
+  return () => {
+    const target = targetOfNow()
+    let aim = aims.get(target)
+    if (!aim) aims.set(target, (aim = new Aim(target)))
+    return aim
+  }
 }

@@ -1,0 +1,65 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+
+/** The callback of a scope, as everything that it calls, now or later, can find out. */
+interface Place {
+  readonly of: object
+  readonly scope: unknown
+  /** Queries made here join the scope; false inside of `outside`. */
+  readonly joins: boolean
+  readonly outer: Place | undefined
+}
+
+const storage = new AsyncLocalStorage<Place | undefined>()
+
+/**
+ * Which transaction of one pool the caller is in.
+ *
+ * State: the places around the caller, innermost first. They travel with the caller's async context, those of all
+ * pools together; each pool looks at its own.
+ *
+ * A place outlives its transaction: what was left behind in it is still in it, and learns that it has ended.
+ */
+export class Ambient<S extends object> {
+  readonly #joins: boolean
+
+  /** `joins`: the pool's option `ambient`. Without it, callers can only be told that they are in a transaction. */
+  constructor(joins: boolean) {
+    this.#joins = joins
+  }
+
+  /** The scope that queries made here belong to. */
+  get joined(): S | undefined {
+    const place = this.#innermost(storage.getStore())
+    return place?.joins ? (place.scope as S) : undefined
+  }
+
+  /** Every scope in whose callback the caller is, innermost first, those that have ended and those that it left too. */
+  *around(): Generator<S> {
+    for (let place = this.#innermost(storage.getStore()); place; place = this.#innermost(place.outer)) {
+      yield place.scope as S
+    }
+  }
+
+  /** Runs `fn` in a scope's callback. */
+  run<R>(scope: S, fn: () => R): R {
+    return storage.run({ of: this, scope, joins: this.#joins, outer: storage.getStore() }, fn)
+  }
+
+  /** Runs `fn` where queries join nothing of this pool. */
+  outside<R>(fn: () => R): R {
+    const outer = storage.getStore()
+    const place = this.#innermost(outer)
+    return place?.joins ? storage.run({ of: this, scope: place.scope, joins: false, outer }, fn) : fn()
+  }
+
+  #innermost(from: Place | undefined): Place | undefined {
+    let place = from
+    while (place && place.of !== this) place = place.outer
+    return place
+  }
+}
+
+/** Runs `fn` in nobody's transaction: what the pool does for itself, and what it calls, is not part of a caller's. */
+export function outsideAll<R>(fn: () => R): R {
+  return storage.getStore() === undefined ? fn() : storage.run(undefined, fn)
+}

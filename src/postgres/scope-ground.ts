@@ -1,0 +1,122 @@
+import { PoolError } from '../errors.ts'
+import type { Lease } from '../lease.ts'
+import type { Connection } from './connection.ts'
+import { Turn } from './scope-turns.ts'
+
+/** What a transaction or a savepoint stands on: a connection on which nobody else runs anything meanwhile. */
+export interface Ground {
+  readonly statements: Statements
+  /** The transaction itself, and no savepoint in it. */
+  readonly outermost: boolean
+  /** Throws before `enter` has resolved, and once it belongs to somebody else. */
+  readonly connection: Connection
+  /** Waits for the connection. */
+  enter(signal: AbortSignal): Promise<void>
+  /** Gives it back; waits until that is done. Does nothing if it was never had. */
+  leave(): Promise<void>
+  /** The connection is of no use any more. */
+  ruin(error: Error): void
+}
+
+export interface Statements {
+  readonly begin: string
+  readonly commit: string
+  readonly rollback: string
+}
+
+const notEntered = 'bug: a connection was used before it was there'
+
+/** A lease of its own. */
+export class LeasedGround implements Ground {
+  readonly statements: Statements
+  readonly outermost = true
+  readonly #acquire: (signal: AbortSignal) => Promise<Lease<Connection>>
+  #lease: Lease<Connection> | undefined
+
+  constructor(begin: string, acquire: (signal: AbortSignal) => Promise<Lease<Connection>>) {
+    this.statements = { begin, commit: 'COMMIT', rollback: 'ROLLBACK' }
+    this.#acquire = acquire
+  }
+
+  get connection(): Connection {
+    if (!this.#lease) throw new PoolError('ERR_LEASE_RELEASED', notEntered)
+    return this.#lease.connection
+  }
+
+  /** The lease while it is held. */
+  get lease(): Lease<Connection> | undefined {
+    return this.#lease?.released ? undefined : this.#lease
+  }
+
+  async enter(signal: AbortSignal): Promise<void> {
+    this.#lease = await this.#acquire(signal)
+  }
+
+  async leave(): Promise<void> {
+    await this.#lease?.release()
+  }
+
+  ruin(error: Error): void {
+    void this.#lease?.destroy(error.message)
+  }
+}
+
+/** The scope around a savepoint. */
+export interface Surrounding {
+  readonly connection: Connection
+  take(turn: Turn): void
+  ruin(error: Error): void
+}
+
+let savepoints = 0
+
+/** A turn of the scope around it. */
+export class SavepointGround implements Ground {
+  readonly statements: Statements
+  readonly outermost = false
+  readonly #around: Surrounding
+  #done: (() => void) | undefined
+
+  constructor(around: Surrounding, { readOnly }: { readOnly: boolean }) {
+    const name = `millpond_${++savepoints}`
+    this.#around = around
+    this.statements = {
+      begin: `SAVEPOINT ${name}${readOnly ? '; SET TRANSACTION READ ONLY' : ''}`,
+      commit: `RELEASE SAVEPOINT ${name}`,
+      rollback: `ROLLBACK TO SAVEPOINT ${name}; RELEASE SAVEPOINT ${name}`,
+    }
+  }
+
+  get connection(): Connection {
+    if (!this.#done) throw new PoolError('ERR_LEASE_RELEASED', notEntered)
+    return this.#around.connection
+  }
+
+  enter(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let left = false
+      const begin = (done: () => void): void => {
+        if (left) return done()
+        this.#done = done
+        resolve()
+      }
+      const leave = (): void => {
+        left = true
+        reject(signal.reason)
+      }
+      signal.addEventListener('abort', leave, { once: true })
+      this.#around.take(new Turn(begin, reject))
+    })
+  }
+
+  leave(): Promise<void> {
+    const done = this.#done
+    this.#done = undefined
+    done?.()
+    return Promise.resolve()
+  }
+
+  ruin(error: Error): void {
+    this.#around.ruin(error)
+  }
+}

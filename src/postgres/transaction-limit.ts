@@ -1,0 +1,73 @@
+import type { Clock, Timer } from '../clock.ts'
+import { lateMs } from '../deadline.ts'
+import { PoolError } from '../errors.ts'
+
+interface Details {
+  readonly pool: string
+  readonly clock: Clock
+  readonly timeoutMs: number | undefined
+  readonly signal: AbortSignal | undefined
+}
+
+/**
+ * How long one transaction may take, all its attempts together: a deadline, and its caller's signal.
+ *
+ * State: unstarted → running → aborted | stopped
+ */
+export class Limit {
+  readonly #details: Details
+  readonly #controller = new AbortController()
+  #endsAt = Infinity
+  #timer: Timer | undefined
+  #started = false
+
+  constructor(details: Details) {
+    this.#details = details
+  }
+
+  /** Aborts when the time is up, or with the caller's signal and for its reason. */
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  /** Starts to count. A second call does nothing. */
+  start(): void {
+    if (this.#started) return
+    this.#started = true
+    const { clock, timeoutMs, signal } = this.#details
+    if (signal?.aborted) return this.handleEvent()
+    signal?.addEventListener('abort', this)
+    if (timeoutMs === undefined || timeoutMs === Infinity) return
+    this.#endsAt = clock.now() + timeoutMs
+    this.#timer = clock.setTimer(() => this.#due(), timeoutMs)
+  }
+
+  /** What is left of it; undefined if it has no deadline. */
+  get leftMs(): number | undefined {
+    return this.#details.timeoutMs === undefined ? undefined : Math.max(0, this.#endsAt - this.#details.clock.now())
+  }
+
+  stop(): void {
+    this.#timer?.cancel()
+    this.#details.signal?.removeEventListener('abort', this)
+  }
+
+  /** The caller's signal has aborted. */
+  handleEvent(): void {
+    this.#timer?.cancel()
+    this.#controller.abort(this.#details.signal?.reason)
+  }
+
+  #due(): void {
+    const { clock } = this.#details
+    // The answer may be waiting behind whatever has blocked the event loop.
+    if (clock.now() - this.#endsAt > lateMs) this.#timer = clock.setTimer(() => this.#end(), 0)
+    else this.#end()
+  }
+
+  #end(): void {
+    const { pool, timeoutMs } = this.#details
+    const message = `Cannot finish a transaction of "${pool}" within ${timeoutMs} ms: it was rolled back.`
+    this.#controller.abort(new PoolError('ERR_TRANSACTION_TIMEOUT', message))
+  }
+}

@@ -1,0 +1,156 @@
+import type { Clock } from '../clock.ts'
+import { orAborted } from '../deadline.ts'
+import { AcquireTimeoutError, LeaseReleasedError, TransactionOutcomeUnknownError } from '../errors.ts'
+import type { Lease } from '../lease.ts'
+import type { AcquireOptions } from '../pool.ts'
+import { codeOf } from './connect-error.ts'
+import type { Connection } from './connection.ts'
+import { Scope } from './scope.ts'
+import type { House, TransactionSql } from './scope.ts'
+import { LeasedGround } from './scope-ground.ts'
+import type { Types } from './sql.ts'
+import { beginStatement, checkSavepointOptions, checkTransactionOptions } from './transaction-options.ts'
+import type { SessionOptions, TransactionOptions } from './transaction-options.ts'
+import { Limit } from './transaction-limit.ts'
+
+const firstPauseMs = 10
+const longestPauseMs = 1_000
+
+/** What the server says to the one of two transactions that stand in each other's way. */
+const conflicts: ReadonlySet<string> = new Set(['40001', '40P01'])
+
+type Callback<T extends Types, R> = (sql: TransactionSql<T>) => R | PromiseLike<R>
+
+/** The transactions of one pool. */
+export class Transactions<T extends Types = {}> {
+  readonly #house: House
+  readonly #acquire: (options: AcquireOptions) => Promise<Lease<Connection>>
+  /** How the transactions were begun that savepoints may be asked for in. */
+  readonly #begun = new WeakMap<Scope, SessionOptions>()
+  readonly #grounds = new WeakMap<Scope, LeasedGround>()
+
+  constructor(house: House, acquire: (options: AcquireOptions) => Promise<Lease<Connection>>) {
+    this.#house = house
+    this.#acquire = acquire
+  }
+
+  /** A savepoint of the transaction that the caller is in; else a transaction of its own. */
+  async run<R>(fn: Callback<T, R>, options: TransactionOptions): Promise<R> {
+    checkTransactionOptions(options)
+    const around = options.independent ? undefined : this.#house.ambient.joined
+    const limit = this.limit(options)
+    limit.start()
+    try {
+      if (!around) return await this.#retried(fn, options, limit)
+      if (around.ended) throw new LeaseReleasedError(this.#house.pool, 'ambient')
+      const begun = this.#optionsOf(around)
+      checkSavepointOptions(options, begun)
+      const scope = around.within(options.readOnly ? { readOnly: true } : {})
+      this.#begun.set(scope, options.readOnly ? { ...begun, readOnly: true } : begun)
+      return await attempt(scope, fn, options, limit)
+    } finally {
+      limit.stop()
+    }
+  }
+
+  limit({ timeoutMs, signal }: SessionOptions): Limit {
+    const { pool, clock } = this.#house
+    return new Limit({ pool, clock, timeoutMs, signal })
+  }
+
+  /** A transaction that has not begun. */
+  scope(options: SessionOptions, limit: Limit): Scope {
+    const ground = new LeasedGround(beginStatement(options), async (signal) => {
+      limit.start()
+      limit.signal.throwIfAborted()
+      const { leftMs } = limit
+      return this.#acquire(leftMs === undefined ? { signal } : { signal, timeoutMs: leftMs })
+    })
+    const scope = new Scope(this.#house, ground)
+    this.#begun.set(scope, options)
+    this.#grounds.set(scope, ground)
+    return scope
+  }
+
+  /** An acquire's error, which names the lease that its caller holds, if that is a transaction's or a session's. */
+  naming(error: unknown): unknown {
+    if (!(error instanceof AcquireTimeoutError) || error.holds || error.stats.name !== this.#house.pool) return error
+    for (const scope of this.#house.ambient.around()) {
+      const lease = this.#grounds.get(scope)?.lease
+      if (!lease) continue
+      const { tag, since, acquiredAt } = lease.origin
+      const holds = { connection: tag, heldMs: this.#house.clock.now() - since, acquiredAt }
+      const { phase, waitedMs, timeoutMs, stats, cause } = error
+      return new AcquireTimeoutError({ phase, waitedMs, timeoutMs, stats, cause, holds })
+    }
+    return error
+  }
+
+  #optionsOf(scope: Scope): SessionOptions {
+    let at: Scope | undefined = scope
+    while (at && !this.#begun.has(at)) at = at.around
+    return (at && this.#begun.get(at)) ?? {}
+  }
+
+  async #retried<R>(fn: Callback<T, R>, options: TransactionOptions, limit: Limit): Promise<R> {
+    const { retries = 0 } = options
+    let last: { readonly error: unknown } | undefined
+    for (let failures = 0; ; failures++) {
+      const scope = this.scope(options, limit)
+      try {
+        return await attempt(scope, fn, options, limit)
+      } catch (error) {
+        // The time is up, and the server's own error says more.
+        if (last && isUp(limit, error)) throw last.error
+        if (failures >= retries || !isConflict(error, scope)) throw error
+        last = { error }
+      }
+      const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** failures) * (0.5 + Math.random() / 2)
+      if (limit.signal.aborted || pauseMs >= (limit.leftMs ?? Infinity)) throw last.error
+      await orAborted(paused(this.#house.clock, pauseMs), limit.signal).catch(() => {
+        throw last?.error
+      })
+    }
+  }
+}
+
+/** Runs `fn` in a scope from its beginning to its end. */
+async function attempt<T extends Types, R>(
+  scope: Scope,
+  fn: Callback<T, R>,
+  { lazy = false, rollback = false }: TransactionOptions,
+  { signal }: Limit,
+): Promise<R> {
+  try {
+    signal.throwIfAborted()
+    if (!lazy) await orAborted(scope.begin(), signal)
+    // The pool's types are those of its template.
+    const result = await orAborted<R>(scope.call(fn as unknown as Callback<{}, R>), signal)
+    if (rollback) {
+      await scope.drained(signal)
+      await scope.rollback()
+    } else await scope.commit(signal)
+    return result
+  } catch (error) {
+    const shown = scope.explain(error)
+    await scope.rollback()
+    throw shown
+  }
+}
+
+function isConflict(error: unknown, scope: Scope): boolean {
+  if (error instanceof TransactionOutcomeUnknownError) return false
+  // The callback may have thrown something of its own instead; the transaction has failed all the same.
+  return [error, scope.failure].some((one) => conflicts.has(codeOf(one) ?? ''))
+}
+
+function isUp({ signal, leftMs }: Limit, error: unknown): boolean {
+  if (signal.aborted) return error === signal.reason
+  return error instanceof AcquireTimeoutError && leftMs === 0
+}
+
+function paused(clock: Clock, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.setTimer(resolve, ms)
+  })
+}
