@@ -194,6 +194,34 @@ export class BrokerError extends PoolError {
   }
 }
 
+/**
+ * A limit is more than the server, the role or the database can ever give. `sum` is the reckoning, `advice` what to do.
+ */
+export class LimitError extends PoolError {
+  override readonly name = 'LimitError'
+  /** The limit, in connections. */
+  readonly limit: number
+  /** The most that can ever be had. */
+  readonly most: number
+  readonly sum: string
+  readonly advice: readonly string[]
+
+  constructor(
+    server: string,
+    check: { readonly limit: number; readonly most: number; readonly sum: string; readonly advice: readonly string[] },
+  ) {
+    const { limit, most, sum, advice } = check
+    super(
+      'ERR_LIMIT_MISFIT',
+      `Cannot have ${limit} connections to "${server}", only ${most}: ${sum}. ${advice.join(' ')}`.trimEnd(),
+    )
+    this.limit = limit
+    this.most = most
+    this.sum = sum
+    this.advice = advice
+  }
+}
+
 /** A task failed, could not be found, or returned what cannot cross threads. */
 export class TaskError extends PoolError {
   override readonly name = 'TaskError'

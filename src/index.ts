@@ -24,6 +24,7 @@ export {
   ConnectionLostError,
   LeaseReleasedError,
   LeaseRevokedError,
+  LimitError,
   PoolClosedError,
   PoolError,
   QueueFullError,

@@ -43,6 +43,7 @@ const pure = [
   'broker/look',
   'broker/release',
   'broker/bury',
+  'postgres/limit-sum',
 ]
 
 interface Source {

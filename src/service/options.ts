@@ -23,6 +23,12 @@ export interface ServiceOptions<M> {
   /** Runs in the main thread, under the limit, before any task or server does. */
   before?: (context: { pool: PostgresPool }) => unknown
   /**
+   * Whether `start()` asks the server if the limit can be had, before `before` and any thread: one query on the first
+   * connection. A limit that can never be had is a `LimitError`; a tight one, or no answer, a warning.
+   * @default true
+   */
+  checkLimit?: boolean
+  /**
    * Signals that close the service and end the process; a second one ends it at once. `false`: none.
    * @default ['SIGTERM', 'SIGINT']
    */
@@ -61,7 +67,7 @@ export interface ServerOptions {
   data?: unknown
 }
 
-const serviceKeys = ['url', 'limit', 'pool', 'tasks', 'servers', 'before', 'signals', 'closeTimeoutMs']
+const serviceKeys = ['url', 'limit', 'pool', 'tasks', 'servers', 'before', 'checkLimit', 'signals', 'closeTimeoutMs']
 
 /** Checks what the compiler cannot. */
 export function checkOptions<M>(options: ServiceOptions<M>): void {
@@ -82,9 +88,11 @@ export function checkOptions<M>(options: ServiceOptions<M>): void {
     count(`servers.${name}.workers`, server.workers)
   }
   duration('closeTimeoutMs', options.closeTimeoutMs, 0, { endless: true })
-  const { before, signals } = options
+  const { before, checkLimit, signals } = options
   if (before !== undefined && typeof before !== 'function')
     throw optionTypeError('before', 'before must be a function.')
+  if (checkLimit !== undefined && typeof checkLimit !== 'boolean')
+    throw optionTypeError('checkLimit', 'checkLimit must be true or false.')
   if (signals !== undefined && signals !== false && !(Array.isArray(signals) && signals.every(isSignal))) {
     throw optionTypeError('signals', `signals must be false or an array of signals, such as 'SIGTERM'.`)
   }

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { isMainThread, threadId } from 'node:worker_threads'
 import { deferred } from '../deferred.ts'
-import { PoolError, TaskError } from '../errors.ts'
+import { LimitError, PoolError, TaskError, messageOf } from '../errors.ts'
+import { checkLimitThrough } from '../postgres/check-limit.ts'
 import { createPool } from '../postgres/index.ts'
-import type { PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
+import type { PostgresLease, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
 import { onSignals } from '../signals.ts'
 import type { Run, RunOptions } from './modules.ts'
 import { checkOptions } from './options.ts'
@@ -70,8 +71,9 @@ export class Service<M> implements AsyncDisposable {
   }
 
   /**
-   * Connects once, runs `before`, then starts task workers and servers. Resolves when all servers are ready. Rejects
-   * with the first failure, whatever had been started being closed again. A second call returns the first one's promise.
+   * Connects once, checks the limit, runs `before`, then starts task workers and servers. Resolves when all servers are
+   * ready. Rejects with the first failure (`LimitError` for a limit that the server can never give), whatever had been
+   * started being closed again. A second call returns the first one's promise.
    */
   start(): Promise<void> {
     this.#started ??= this.#startOrClose()
@@ -123,7 +125,7 @@ export class Service<M> implements AsyncDisposable {
     this.#forgetSignals = onSignals(signals || [], () => this.close())
     await this.pool.open()
     // A wrong password or a server that is down is better known now than with the first request.
-    await (await this.pool.acquire()).release()
+    await this.#checkLimit(await this.pool.acquire())
     this.#goOn()
     await before?.({ pool: this.pool })
     this.#goOn()
@@ -142,6 +144,20 @@ export class Service<M> implements AsyncDisposable {
     }
     await Promise.all(this.#servers.map((thread) => thread.start()))
     this.#goOn()
+  }
+
+  /** Takes the lease, and asks through it: a connection of its own would be one more than the limit allows. */
+  async #checkLimit(lease: PostgresLease): Promise<void> {
+    const { broker } = this.pool.stats()
+    try {
+      if (this.#options.checkLimit !== false && broker) await checkLimitThrough(lease, broker)
+      await lease.release()
+    } catch (error) {
+      await lease.destroy('its limit could not be checked')
+      if (error instanceof LimitError) throw error
+      if (this.#closed) return
+      process.emitWarning(`Cannot check whether the limit fits, going on: ${messageOf(error)}`, 'MillpondWarning')
+    }
   }
 
   /** Throws if the service was closed meanwhile. */
