@@ -1,25 +1,70 @@
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
+import { secure } from './tls.ts'
+import type { TlsPolicy } from './tls.ts'
 
-/** Where a server listens. */
-export type Address = { readonly host: string; readonly port: number } | { readonly path: string }
+/** Where a server listens, and how the stream is secured. A unix socket needs no securing. */
+export type Address =
+  | { readonly host: string; readonly port: number; readonly tls?: TlsPolicy }
+  | { readonly path: string }
+
+/** How far a connection has come, for the error of one that was left. */
+export type DialStep = 'tcp' | 'tls'
 
 /** The kernel asks a silent peer for a sign of life after this long. */
 const keepAliveMs = 30_000
 
-/** One connected stream. Rejects with the socket's error, or with `signal.reason`; either way nothing is left open. */
-export function dial(address: Address, signal: AbortSignal): Promise<Socket> {
+/**
+ * How long one of several addresses of a name is tried before the next one. Node's default gives up on servers that are
+ * merely far away.
+ */
+const attemptMs = 2_000
+
+/** Addresses as people write them. */
+export function shownAddress(address: Address): string {
+  if ('path' in address) return address.path
+  return `${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`
+}
+
+/**
+ * One connected stream, secured if the address says so. Rejects with the socket's error, a `TlsError`, or with
+ * `signal.reason`; whichever way, nothing is left open.
+ */
+export async function dial(
+  address: Address,
+  signal: AbortSignal,
+  onStep: (step: DialStep) => void = ignore,
+): Promise<Socket> {
+  onStep('tcp')
+  const socket = await connected(address, signal)
+  if ('path' in address || !address.tls) return socket
+  onStep('tls')
+  return secure(socket, address.host, address.tls, signal)
+}
+
+function ignore(): void {}
+
+function connected(address: Address, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
     const socket = connect(
       'path' in address
         ? { path: address.path }
-        : { ...address, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMs },
+        : {
+            host: address.host,
+            port: address.port,
+            noDelay: true,
+            keepAlive: true,
+            keepAliveInitialDelay: keepAliveMs,
+            autoSelectFamilyAttemptTimeout: attemptMs,
+          },
     )
     const settle = (): void => {
       signal.removeEventListener('abort', onAbort)
       socket.off('connect', onConnect)
       socket.off('error', onError)
+      // Errors may come while nobody else listens: after a destroy, or before the socket's user has it.
+      socket.on('error', ignore)
     }
     const onConnect = (): void => {
       settle()
@@ -31,8 +76,6 @@ export function dial(address: Address, signal: AbortSignal): Promise<Socket> {
     }
     const onAbort = (): void => {
       settle()
-      // A socket that is destroyed while it connects may still report an error.
-      socket.on('error', () => undefined)
       socket.destroy()
       reject(signal.reason)
     }

@@ -6,7 +6,7 @@ import type { Connection } from './connection.ts'
 import { HookCalls } from './hooks.ts'
 import { Opener } from './open.ts'
 import type { PostgresSettings } from './options.ts'
-import { reap } from './reap.ts'
+import { reapEverywhere } from './reap-hosts.ts'
 import { resetStatement } from './reset.ts'
 import type { Template } from './template.ts'
 import { ArrayTypes } from './types.ts'
@@ -41,7 +41,8 @@ export class PostgresDriver implements Driver<Connection> {
         () => true,
         () => false,
       )
-      throw connectError(this.#settings, cause, !released)
+      if (released) this.#opener.forget(tag)
+      throw connectError(this.#settings, cause, !released, this.#opener.addressOf(connection))
     }
   }
 
@@ -54,8 +55,9 @@ export class PostgresDriver implements Driver<Connection> {
     })
   }
 
-  close(connection: Connection, signal: AbortSignal): Promise<void> {
-    return connection.end(signal)
+  async close(connection: Connection, signal: AbortSignal): Promise<void> {
+    await connection.end(signal)
+    this.#opener.forget(connection.identity.tag)
   }
 
   async ping(connection: Connection, signal: AbortSignal): Promise<void> {
@@ -120,11 +122,11 @@ export class PostgresDriver implements Driver<Connection> {
     identity: Identity,
     { via, signal }: { via: Connection | undefined; signal: AbortSignal },
   ): Promise<boolean> {
-    if (!via || !this.#hooks.alterSessions) return reap(this.#opener, identity, { via, signal })
+    if (!via || !this.#hooks.alterSessions) return reapEverywhere(this.#opener, identity, { via, signal })
     // Another role, for one, must not end the session. A release that resets configures it again; without, it must stay as it is.
-    if (this.#settings.pool.reset === 'none') return reap(this.#opener, identity, { via: undefined, signal })
+    if (this.#settings.pool.reset === 'none') return reapEverywhere(this.#opener, identity, { via: undefined, signal })
     via.traces.session = true
     await via.ask(resetStatement, [], signal)
-    return reap(this.#opener, identity, { via, signal })
+    return reapEverywhere(this.#opener, identity, { via, signal })
   }
 }

@@ -29,8 +29,8 @@ export class Frames {
   /** The server's number and key for this session; 0 until they have come. */
   pid = 0
   secret = 0
-  /** The last kind of authentication that the server asked for; 0 is none, or no more. */
-  authentication = 0
+  /** The server asked for authentication after the login. postgres.js would answer, or end the process in trying. */
+  intruded = false
   /** The error with which the server ended the session. */
   fatal: ErrorFields | undefined
   /** Which way a COPY is under way. */
@@ -121,6 +121,10 @@ export class Frames {
   #inbound(): FrameVisitor {
     return {
       begins: (type) => {
+        if (type === toClient.authentication && this.#answered > 0) {
+          this.intruded = true
+          return true
+        }
         if (type !== toClient.readyForQuery || !this.#mend) return false
         this.#mend = false
         return true
@@ -160,10 +164,8 @@ export class Frames {
           case toClient.copyDone:
             this.copy = undefined
             break
-          case toClient.authentication:
-            this.authentication = payload.readUInt32BE(0)
-            break
           case toClient.backendKeyData:
+            if (payload.length < 8) break
             this.pid = payload.readUInt32BE(0)
             this.secret = payload.readUInt32BE(4)
             break
@@ -197,7 +199,6 @@ const toClient = {
 const noTags: ReadonlySet<string> = new Set()
 
 const wanted: ReadonlySet<number> = new Set([
-  toClient.authentication,
   toClient.readyForQuery,
   toClient.commandComplete,
   toClient.errorResponse,

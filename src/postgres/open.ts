@@ -1,27 +1,24 @@
+import { systemClock } from '../clock.ts'
+import type { Clock } from '../clock.ts'
+import { DeadlineError, orAborted } from '../deadline.ts'
 import { ConnectError } from '../errors.ts'
-import { orAborted } from '../deadline.ts'
-import { codeOf, connectError, serverError } from './connect-error.ts'
+import { checkTarget } from './check-target.ts'
+import { connectError, isRefusal, refusedParameter, serverError } from './connect-error.ts'
 import { Connection } from './connection.ts'
 import { dial } from './dial.ts'
+import type { Address } from './dial.ts'
+import { HostOrder } from './host-order.ts'
+import { LoginError, LoginGuard } from './login.ts'
 import type { PostgresSettings } from './options.ts'
+import { serverCheckParameters } from './server-checks.ts'
+import { Share } from './share.ts'
+import { TargetError } from './target.ts'
+import type { TargetSessionAttrs } from './target.ts'
 import type { Template } from './template.ts'
 import { Wire } from './wire.ts'
 
-/** Together they let the server notice within half a minute that a client's host is gone, and at once that a client is. */
-const serverCheckParameters: Readonly<Record<string, string>> = {
-  client_connection_check_interval: '2000',
-  tcp_keepalives_idle: '10',
-  tcp_keepalives_interval: '5',
-  tcp_keepalives_count: '3',
-}
-
-/** An unknown parameter, one that this server cannot have, and what poolers say of either. */
-const refusals: ReadonlySet<string> = new Set(['42704', '22023', '08P01'])
-
-/** Done, cleartext, MD5, and the three steps of SASL: what postgres.js knows. It says nothing to any other. */
-const authentications: ReadonlySet<number> = new Set([0, 3, 5, 10, 11, 12])
-
 const longestName = 63
+const defaultConnectTimeoutMs = 10_000
 
 /** The tag at the end, where nothing cuts it off: it is how the session is found again. */
 export function applicationName(name: string, tag: string): string {
@@ -30,28 +27,139 @@ export function applicationName(name: string, tag: string): string {
   return `${plain.slice(0, Math.max(0, longestName - tag.length - 1))} ${tag}`
 }
 
-/** Opens connections to one server. Remembers what that server refuses. */
+type Target = Exclude<TargetSessionAttrs, 'prefer-standby'>
+
+/** What one attempt to connect to one server needs to know. */
+interface Attempt {
+  readonly address: Address
+  readonly tag: string
+  readonly password: string
+  readonly target: Target
+  readonly signal: AbortSignal
+}
+
+/** Opens connections to one server, or to the first of several that will do. Remembers what they refuse. */
 export class Opener {
   readonly settings: PostgresSettings
   readonly #template: Template
+  readonly #clock: Clock
+  readonly #order: HostOrder
+  readonly #addresses = new WeakMap<Connection, Address>()
+  /** Of several servers, those that may have a session of this tag. */
+  readonly #whereabouts = new Map<string, Set<Address>>()
   #serverChecks: boolean
 
   constructor(settings: PostgresSettings, template: Template) {
     this.settings = settings
     this.#template = template
-    this.#serverChecks = settings.serverChecks === 'auto'
+    this.#clock = settings.pool.clock ?? systemClock
+    this.#order = new HostOrder(settings.addresses)
+    this.#serverChecks = settings.serverChecks !== false
+  }
+
+  /** Opens to this server only, whatever it is. */
+  at(address: Address): Opener {
+    return new Opener({ ...this.settings, address, addresses: [address], target: 'any' }, this.#template)
+  }
+
+  addressOf(connection: Connection): Address {
+    return this.#addresses.get(connection) ?? this.settings.address
+  }
+
+  /** The servers that may have a session of this tag: all of them, where it is not known. */
+  whereabouts(tag: string): readonly Address[] {
+    return [...(this.#whereabouts.get(tag) ?? this.settings.addresses)]
+  }
+
+  /** The session of this tag has ended, for sure. */
+  forget(tag: string): void {
+    this.#whereabouts.delete(tag)
   }
 
   /** Resolves with a connection that is ready; rejects with a `ConnectError`, at the latest when the signal aborts. */
   async open(tag: string, signal: AbortSignal): Promise<Connection> {
+    const { settings } = this
+    const startedAt = this.#clock.now()
+    let password: string
+    try {
+      signal.throwIfAborted()
+      password = await this.#password(signal)
+    } catch (error) {
+      const cause = timedOut(error, signal) ? late('password() did not settle in time', error) : error
+      throw connectError(settings, cause, false)
+    }
+    const dueAt = startedAt + (settings.pool.connectTimeoutMs ?? defaultConnectTimeoutMs)
+    const places = this.#places(startedAt)
+    const failures: ConnectError[] = []
+    for (const [i, { address, target }] of places.entries()) {
+      // What is left is shared out among those that are left: a deaf one must not take it all.
+      const shareMs = (dueAt - this.#clock.now()) / (places.length - i)
+      const share = i === places.length - 1 ? undefined : new Share(this.#clock, shareMs, signal)
+      try {
+        const connection = await this.#server({ address, target, tag, password, signal: share?.signal ?? signal })
+        this.#order.served(address)
+        this.#addresses.set(connection, address)
+        return connection
+      } catch (error) {
+        const failure = error instanceof ConnectError ? error : connectError(settings, error, false, address)
+        failures.push(failure)
+        if (!(failure.cause instanceof TargetError)) this.#order.failed(address, this.#clock.now())
+        if (!failure.retryable || signal.aborted) break
+      } finally {
+        share?.end()
+      }
+    }
+    throw this.#summary(failures)
+  }
+
+  /** Whom to try, and what they have to be. */
+  #places(now: number): readonly { address: Address; target: Target }[] {
+    const { target } = this.settings
+    const addresses = this.#order.at(now)
+    const wanted: readonly Target[] = target === 'prefer-standby' ? ['standby', 'any'] : [target]
+    // A single server is what it is.
+    if (target === 'prefer-standby' && addresses.length === 1)
+      return addresses.map((address) => ({ address, target: 'any' }))
+    return wanted.flatMap((one) => addresses.map((address) => ({ address, target: one })))
+  }
+
+  /** One failure as it is; of several what each server said. */
+  #summary(failures: readonly ConnectError[]): ConnectError {
+    const last = failures.at(-1)
+    if (!last) throw new Error('bug: nothing was tried')
+    if (failures.length === 1) return last
+    const details = {
+      retryable: last.retryable,
+      doubtful: failures.some(({ doubtful }) => doubtful),
+      full: failures.some(({ full }) => full),
+    }
+    // The server's own word on what no other server would take either.
+    if (!last.retryable) return new ConnectError(last.message, { ...details, cause: last.cause })
+    const messages = failures.map(({ message }) => message).join('; ')
+    const cause = new AggregateError(failures.map((failure) => failure.cause))
+    return new ConnectError(`No server of ${this.settings.serverName} will do: ${messages}`, { ...details, cause })
+  }
+
+  async #password(signal: AbortSignal): Promise<string> {
+    const { password } = this.settings
+    if (typeof password === 'string') return password
+    const given = await orAborted<unknown>(Promise.resolve(password()), signal)
+    if (typeof given !== 'string') throw new TypeError('password() must return a string')
+    if (given.includes('\0')) throw new TypeError('password() must return a string without a zero byte')
+    return given
+  }
+
+  /** With the server checks, and without where they are refused. */
+  async #server(attempt: Attempt): Promise<Connection> {
     const checked = this.#serverChecks
     try {
-      return await this.#attempt(tag, checked, signal)
+      return await this.#attempt(attempt, checked)
     } catch (error) {
-      const code = error instanceof ConnectError && !error.doubtful ? codeOf(error.cause) : undefined
-      if (!checked || code === undefined || !refusals.has(code)) throw error
+      if (!checked || this.settings.serverChecks === true) throw error
+      if (!(error instanceof ConnectError) || error.doubtful || !isRefusal(error.cause)) throw error
+      if (refusedParameter(error.cause, this.settings.connection)) throw error
     }
-    const connection = await this.#attempt(tag, false, signal)
+    const connection = await this.#attempt(attempt, false)
     if (this.#serverChecks) {
       this.#serverChecks = false
       process.emitWarning(
@@ -62,35 +170,46 @@ export class Opener {
     return connection
   }
 
-  async #attempt(tag: string, serverChecks: boolean, signal: AbortSignal): Promise<Connection> {
-    const { settings } = this
+  async #attempt(attempt: Attempt, serverChecks: boolean): Promise<Connection> {
+    const { address, password, signal } = attempt
     let wire: Wire | undefined
+    let step = 'the TCP connection was not made in time'
     try {
-      signal.throwIfAborted()
-      const password = await this.#password(signal)
-      const socket = await dial(settings.address, signal)
-      wire = new Wire(socket)
-      return await this.#login(wire, tag, password, serverChecks, signal)
+      const socket = await dial(address, signal, (dialed) => {
+        if (dialed === 'tls') step = 'the server did not complete the TLS handshake in time'
+      })
+      this.#mayBeAt(attempt)
+      const guard = new LoginGuard({ hasPassword: password !== '' })
+      wire = new Wire(socket, guard)
+      try {
+        return await this.#login(wire, attempt, serverChecks)
+      } finally {
+        const heard = guard.done ? 'did not answer a query' : 'broke off in the middle of the login'
+        step = `the server ${guard.heard ? heard : 'accepted the connection, but said nothing'} in time`
+      }
     } catch (error) {
-      const released = wire === undefined || (await leave(wire, signal))
-      throw connectError(settings, error, !released)
+      const released = wire === undefined || (await leave(wire, error, signal))
+      if (released) this.#isNotAt(attempt)
+      throw connectError(this.settings, timedOut(error, signal) ? late(step, error) : error, !released, address)
     }
   }
 
-  async #password(signal: AbortSignal): Promise<string> {
-    const { password } = this.settings
-    if (typeof password === 'string') return password
-    const given = await orAborted<unknown>(Promise.resolve(password()), signal)
-    if (typeof given !== 'string') throw new TypeError('password() must return a string')
-    return given
+  #mayBeAt({ tag, address }: Attempt): void {
+    if (this.settings.addresses.length === 1) return
+    const places = this.#whereabouts.get(tag) ?? new Set()
+    this.#whereabouts.set(tag, places.add(address))
+  }
+
+  #isNotAt({ tag, address }: Attempt): void {
+    const places = this.#whereabouts.get(tag)
+    places?.delete(address)
+    if (places?.size === 0) this.#whereabouts.delete(tag)
   }
 
   async #login(
     wire: Wire,
-    tag: string,
-    password: string,
+    { address, tag, password, target, signal }: Attempt,
     serverChecks: boolean,
-    signal: AbortSignal,
   ): Promise<Connection> {
     const { connection } = this.settings
     const inner = this.#template.open({
@@ -113,11 +232,7 @@ export class Opener {
       }
       wire.listen({
         arrived: () => {
-          const { fatal, authentication } = wire.frames
-          if (fatal) die(undefined)
-          else if (!authentications.has(authentication)) {
-            die(new Error(`the server asks for an authentication (${authentication}) that is not supported`))
-          }
+          if (wire.frames.fatal) die(undefined)
         },
         wrote: () => undefined,
         mending: () => undefined,
@@ -125,13 +240,29 @@ export class Opener {
       })
     })
     await orAborted(Promise.race([ready, died]), signal)
-    return new Connection(wire, inner, this.settings.address, tag)
+    const opened = new Connection(wire, inner, address, tag)
+    await checkTarget(opened, target, signal)
+    return opened
   }
 }
 
+/** The signal's own reason tells how long it was, not what was under way. */
+function timedOut(error: unknown, signal: AbortSignal): boolean {
+  if (!signal.aborted || error !== signal.reason) return false
+  return error instanceof DeadlineError || (error instanceof Error && error.name === 'TimeoutError')
+}
+
+function late(what: string, cause: unknown): Error {
+  return new Error(what, { cause })
+}
+
 /** After a failure: whether the server let the session go before the deadline. */
-async function leave(wire: Wire, signal: AbortSignal): Promise<boolean> {
+async function leave(wire: Wire, reason: unknown, signal: AbortSignal): Promise<boolean> {
   const error = new Error('the connection could not be opened')
+  if (reason instanceof LoginError && reason.stranger) {
+    wire.kill(error)
+    return true
+  }
   wire.hangUp(error)
   try {
     await orAborted(wire.released, signal)

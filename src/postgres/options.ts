@@ -1,13 +1,23 @@
 import { userInfo } from 'node:os'
 import type postgres from 'postgres'
-import { optionRangeError, optionTypeError } from '../errors.ts'
+import { optionTypeError } from '../errors.ts'
 import type { OptionError } from '../errors.ts'
 import { hookNames, poolOptionNames } from '../options.ts'
 import type { PoolOptions } from '../options.ts'
 import type { CloseReason } from '../stats.ts'
+import { shownAddress } from './dial.ts'
 import type { Address } from './dial.ts'
+import { readEnvironment } from './environment.ts'
+import type { Env, Environment } from './environment.ts'
+import { insteadOf } from './foreign.ts'
+import { addressesOf, parseHosts, parsePorts } from './hosts.ts'
 import type { PostgresSql, Types } from './sql.ts'
+import { tlsPolicy } from './ssl.ts'
+import type { Ssl, SslNegotiation } from './ssl.ts'
+import { isTarget, targets } from './target.ts'
+import type { TargetSessionAttrs } from './target.ts'
 import { parseUrl } from './url.ts'
+import type { UrlParts } from './url.ts'
 
 type PostgresJsOptions<T extends Types> = Pick<
   Partial<postgres.Options<T>>,
@@ -81,23 +91,48 @@ export interface PostgresHooks<T extends Types = {}> {
 
 /** Options of a PostgreSQL pool: those of every pool, its hooks, and those of postgres.js that concern a session. */
 export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, PostgresHooks<T>, PostgresJsOptions<T> {
-  /** In place of the URL's part, or of `PGHOST`. A directory (`/run/postgresql`) means the socket in it. */
-  host?: string
-  /** In place of the URL's part, or of `PGPORT`. */
-  port?: number
+  /**
+   * In place of the URL's part, or of `PGHOST`. A directory (`/run/postgresql`) means the socket in it. Several, as an
+   * array or separated by commas, each with a port of its own if it has one (`'a:5432,b:5433'`), are tried in order
+   * until one connects, within one `connectTimeoutMs`.
+   */
+  host?: string | readonly string[]
+  /** In place of the URL's part, or of `PGPORT`: one for all hosts, or one for each. */
+  port?: number | readonly number[]
+  /** The file of a unix socket, in place of host and port. */
+  path?: string
   /** In place of the URL's part, or of `PGUSER`. */
   user?: string
   /** In place of the URL's part, or of `PGDATABASE`. */
   database?: string
-  /** In place of the URL's part, or of `PGPASSWORD`. A function is called for each connection. */
+  /** In place of the URL's part, or of `PGPASSWORD`. A function is called for each connection, before it is dialed. */
   password?: Password
+  /**
+   * TLS, in place of the URL's `sslmode` or of `PGSSLMODE`. `true` and `'verify-full'` check the server's certificate
+   * and name, `'verify-ca'` the certificate only, `'require'` neither; `'prefer'` and `'allow'` go without TLS where
+   * the server has none. An object is for `tls.connect()`, which checks unless it says `rejectUnauthorized: false`.
+   * @default false
+   */
+  ssl?: Ssl
+  /**
+   * How TLS begins: asked for in PostgreSQL's protocol, or directly, which saves a round trip (PostgreSQL 17 and
+   * later).
+   * @default 'postgres'
+   */
+  sslnegotiation?: SslNegotiation
+  /**
+   * Which servers will do, of several hosts above all. Asked of each new connection, which costs it a round trip.
+   * @default 'any'
+   */
+  target_session_attrs?: TargetSessionAttrs
   /**
    * Whether sessions ask the server to notice a dead client by itself, so that it does not go on counting it:
    * `client_connection_check_interval` and `tcp_keepalives_*` as startup parameters. `'auto'` leaves them out for
-   * good where the server refuses them (PostgreSQL before 14, poolers); `false` never sends them.
+   * good where the server refuses them (PostgreSQL before 14, poolers), and warns once; `true` insists; `false` never
+   * sends them.
    * @default 'auto'
    */
-  serverChecks?: 'auto' | false
+  serverChecks?: 'auto' | boolean
   /**
    * Whether queries on `pool.sql` that are made inside a transaction or a session join it, and `pool.transaction()` is a
    * savepoint there. Without, each of them has a connection of its own.
@@ -110,13 +145,17 @@ export type Password = string | (() => string | Promise<string>)
 
 /** Options taken apart, with every default filled in. */
 export interface PostgresSettings {
+  /** The first of `addresses`. */
   readonly address: Address
+  /** Where to connect, in the order in which they are tried. */
+  readonly addresses: readonly Address[]
+  readonly target: TargetSessionAttrs
   readonly user: string
   readonly database: string
   readonly password: Password
   /** Startup parameters. */
   readonly connection: Readonly<Record<string, string>>
-  readonly serverChecks: 'auto' | false
+  readonly serverChecks: 'auto' | boolean
   readonly ambient: boolean
   readonly fetchTypes: boolean
   /** What goes to postgres.js as it is. */
@@ -130,49 +169,14 @@ export interface PostgresSettings {
   readonly pool: PoolOptions
 }
 
-type Env = Readonly<Record<string, string | undefined>>
-
-const own = ['host', 'port', 'user', 'database', 'password', 'serverChecks', 'ambient']
+const own = ['host', 'port', 'path', 'user', 'database', 'password', 'serverChecks', 'ambient']
+const ofDial = ['ssl', 'sslnegotiation', 'target_session_attrs']
 const passedOn = ['types', 'transform', 'debug', 'onnotice', 'onparameter', 'connection', 'prepare', 'fetch_types']
-const known: readonly string[] = [...own, ...passedOn, ...hookNames]
-const aliases: Readonly<Record<string, string>> = {
-  hostname: 'host',
-  path: 'host',
-  username: 'user',
-  db: 'database',
-  dbname: 'database',
-  pass: 'password',
-}
-
-/** What the pool does itself, or postgres.js must not do here; with what to say instead. */
-const refused: Readonly<Record<string, string>> = {
-  max_lifetime: 'use maxLifetimeMs',
-  idle_timeout: 'use idleTimeoutMs',
-  timeout: 'use idleTimeoutMs',
-  connect_timeout: 'use connectTimeoutMs',
-  connectTimeout: 'use connectTimeoutMs',
-  connectionTimeoutMillis: 'use acquireTimeoutMs',
-  idleTimeoutMillis: 'use idleTimeoutMs',
-  pool_max: 'use max',
-  connection_limit: 'use max',
-  pool_timeout: 'use acquireTimeoutMs',
-  keep_alive: 'use serverChecks',
-  backoff: 'the pool backs off by itself',
-  socket: 'the pool dials by itself',
-  max_pipeline: 'a connection answers one query at a time',
-  onclose: 'subscribe to the channel "millpond:close"',
-  onnotify: 'it is not supported yet',
-  publications: 'it is not supported',
-  no_subscribe: 'it is not supported',
-  no_prepare: 'use prepare: false',
-  target_session_attrs: 'it is not supported yet',
-}
-
-const ofTls = ['ssl', 'sslmode', 'sslnegotiation', 'sslrootcert', 'sslcert', 'sslkey', 'sslpassword', 'sslcrl']
+const known: readonly string[] = [...own, ...ofDial, ...passedOn, ...hookNames]
 
 /**
- * Checks a URL and options, and takes them apart. The URL wins over the environment (`PGHOST`, `PGPORT`, `PGUSER`,
- * `PGDATABASE`, `PGPASSWORD`, `PGAPPNAME`), options win over the URL.
+ * Checks a URL and options, and takes them apart. The URL wins over the environment (see `environment.ts`), options win
+ * over the URL.
  *
  * Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'`, in whose text there is no password.
  */
@@ -185,33 +189,39 @@ export function parseOptions<T extends Types>(
   const given: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(options)) {
     if (value === undefined) continue
-    check(key, value, `"${key}"`)
     if (poolOptionNames.has(key)) pool[key] = value
     else if (known.includes(key)) given[key] = value
-    else if (!ofTls.includes(key)) throw unknown(key)
+    else throw unknown(key)
   }
-  const parts = urlParts(url, given['host'] !== undefined || isSet(env['PGHOST']))
-  const { parameters, ...rest } = parts
-  for (const [key, value] of Object.entries(parameters)) check(key, value, `"${key}" in the URL`)
-  if (env['PGSSLMODE'] && !withoutTls.has(env['PGSSLMODE'])) check('sslmode', env['PGSSLMODE'], 'PGSSLMODE')
+  const environment = readEnvironment(env)
+  const hasHost = given['host'] !== undefined || given['path'] !== undefined || environment.hosts !== undefined
+  const parts = urlParts(url, hasHost)
+  const fromUrl = checked(parts.parameters, '" in the URL')
+  const parameters = { ...checked(environment.parameters, '" of the environment'), ...fromUrl }
+  if (environment.connectTimeoutMs !== undefined) pool['connectTimeoutMs'] ??= environment.connectTimeoutMs
 
-  const { host: hostParameter, port: portParameter, user: userParameter, password: passwordParameter } = parameters
-  const { dbname, database: databaseParameter } = parameters
-  const host = text('host', given['host']) ?? firstSet(hostParameter, rest.host, env['PGHOST']) ?? 'localhost'
-  const port = portOf(given['port'] ?? firstSet(portParameter, rest.port, env['PGPORT']) ?? 5432)
-  const user = text('user', given['user']) ?? firstSet(userParameter, rest.user, env['PGUSER']) ?? systemUser()
+  const addresses = addressesFrom({ given, fromUrl, parameters, parts, environment })
+  const [address] = addresses
+  if (!address) throw new Error('bug: no address')
+  const user = text('user', given['user']) ?? fromUrl['user'] ?? parts.user ?? environment.user ?? systemUser()
   const database =
-    text('database', given['database']) ?? firstSet(databaseParameter, dbname, rest.database, env['PGDATABASE']) ?? user
-  const password = passwordOf(given['password']) ?? firstSet(passwordParameter, rest.password, env['PGPASSWORD']) ?? ''
-  if (host.includes(',')) throw optionTypeError('host', `Cannot use several hosts ("${host}"): not supported yet.`)
-  const address: Address = host.startsWith('/') ? { path: `${host}/.s.PGSQL.${port}` } : { host, port }
+    text('database', given['database']) ??
+    fromUrl['database'] ??
+    fromUrl['dbname'] ??
+    parts.database ??
+    environment.database ??
+    user
+  const password = passwordOf(given['password']) ?? fromUrl['password'] ?? parts.password ?? environment.password ?? ''
+  for (const [name, value] of Object.entries({ user, database, password })) withoutZero(name, value)
 
   return {
     address,
+    addresses,
+    target: targetOf(given['target_session_attrs'] ?? parameters['target_session_attrs']),
     user,
     database,
     password,
-    connection: startupParameters(given['connection'], parameters, env),
+    connection: startupParameters(given['connection'], parameters),
     serverChecks: serverChecksOf(given['serverChecks']),
     ambient: flag('ambient', given['ambient'], true),
     fetchTypes: flag('fetch_types', given['fetch_types'] ?? parameters['fetch_types'], true),
@@ -224,12 +234,12 @@ export function parseOptions<T extends Types>(
       ...functionOrNothing(given, 'onparameter'),
     },
     hooks: Object.assign({}, ...hookNames.map((name) => functionOrNothing(given, name))) as PostgresHooks,
-    serverName: `${host.includes(':') ? `[${host}]` : host}:${port}/${database}`,
+    serverName: `${addresses.map(shownAddress).join(',')}/${database}`,
     pool,
   }
 }
 
-function urlParts(url: unknown, hasHost: boolean): ReturnType<typeof parseUrl> {
+function urlParts(url: unknown, hasHost: boolean): UrlParts {
   if (url instanceof URL) return parseUrl(url.href)
   if (typeof url === 'string' && url !== '') return parseUrl(url)
   if (url !== undefined && url !== '' && url !== null) {
@@ -245,27 +255,77 @@ function urlParts(url: unknown, hasHost: boolean): ReturnType<typeof parseUrl> {
   )
 }
 
-/** Refuses what is known to be wrong here, by option or by URL. */
-function check(key: string, value: unknown, name: string): void {
-  const instead = refused[key]
-  if (instead) throw optionTypeError(key, `Cannot use ${name}: ${instead}.`)
-  const alias = aliases[key]
-  if (alias && name === `"${key}"`) throw optionTypeError(key, `Unknown option ${name}: use ${alias}.`)
-  if (ofTls.includes(key) && !(typeof value === 'string' ? withoutTls.has(value) : value === false)) {
-    throw optionTypeError(key, `Cannot use ${name}: TLS is not supported yet. Only "disable" is.`)
-  }
-  if (poolOptionNames.has(key) && name !== `"${key}"`) {
-    throw optionTypeError(key, `Cannot use ${name}: it is an option of the pool, give it to createPool.`)
-  }
+interface Sources {
+  readonly given: Readonly<Record<string, unknown>>
+  readonly fromUrl: Readonly<Record<string, string>>
+  readonly parameters: Readonly<Record<string, string>>
+  readonly parts: UrlParts
+  readonly environment: Environment
 }
 
-const withoutTls: ReadonlySet<string> = new Set(['disable', 'false'])
+function addressesFrom({ given, fromUrl, parameters, parts, environment }: Sources): readonly Address[] {
+  const ssl = given['ssl'] ?? parameters['ssl']
+  const negotiation = given['sslnegotiation'] ?? parameters['sslnegotiation']
+  const tls = tlsPolicy(ssl, { negotiation, name: given['ssl'] === undefined ? 'sslmode' : 'ssl' })
+  const path = text('path', given['path'])
+  if (path !== undefined) return [{ path }]
+  const { host, port } = fromUrl
+  const hosts = (given['host'] === undefined ? undefined : parseHosts('host', given['host'])) ??
+    (host === undefined ? undefined : parseHosts('host', host)) ??
+    parts.hosts ??
+    environment.hosts ?? [{ name: 'localhost', port: undefined }]
+  if (given['port'] !== undefined) {
+    // It stands in place of what the URL says, but not of what the option `host` says.
+    const bare = given['host'] === undefined ? hosts.map(({ name }) => ({ name, port: undefined })) : hosts
+    return addressesOf(bare, parsePorts(given['port']), tls)
+  }
+  const others = given['host'] === undefined ? undefined : parts.hosts?.map((one) => one.port)
+  const ports = port === undefined ? (portsOf(others) ?? environment.ports) : parsePorts(port)
+  return addressesOf(hosts, ports, tls)
+}
+
+/** The URL's port, where an option names another host. Of several hosts it is not known which one's it would be. */
+function portsOf(ports: readonly (number | undefined)[] | undefined): readonly number[] | undefined {
+  return ports?.length === 1 && ports[0] !== undefined ? [ports[0]] : undefined
+}
+
+/** Refuses what would not be understood, and gives the parameters that are left one name each. */
+function checked(parameters: Readonly<Record<string, string>>, where: string): Record<string, string> {
+  const { sslmode, sslrootcert, ...others } = parameters
+  const rest: Record<string, string> = others
+  if (sslmode) rest['ssl'] = sslmode
+  if (sslrootcert === 'system') rest['ssl'] = 'verify-full'
+  else if (sslrootcert) rest['sslrootcert'] = sslrootcert
+  for (const [key, value] of Object.entries(rest)) {
+    const name = `"${key}${where}`
+    const instead = insteadOf(key)
+    if (instead) throw optionTypeError(key, `Cannot use ${name}: ${instead}.`)
+    if (poolOptionNames.has(key)) {
+      throw optionTypeError(key, `Cannot use ${name}: it is an option of the pool, give it to createPool.`)
+    }
+    if (key === 'channel_binding' || key === 'gssencmode') {
+      // Both are offered by no client of Node; where they are not insisted on, nothing is lost.
+      if (value === 'require') throw optionTypeError(key, `Cannot use ${name}: "require" is not supported.`)
+      delete rest[key]
+    } else if (value === '') {
+      // An empty one is one that is not set, as in the environment.
+      delete rest[key]
+    }
+  }
+  return rest
+}
 
 function unknown(key: string): OptionError {
+  const instead = insteadOf(key)
+  if (instead) return optionTypeError(key, `Cannot use "${key}": ${instead}.`)
+  if (key === 'sslmode' || key === 'dbname') {
+    return optionTypeError(key, `Cannot use "${key}": it is for URLs, use ${key === 'dbname' ? 'database' : 'ssl'}.`)
+  }
   const allowed = [...poolOptionNames, ...known].join(', ')
   return optionTypeError(key, `Unknown option "${key}": allowed are ${allowed}.`)
 }
 
+/** Parameters of a URL that are used here. */
 const notForTheServer: ReadonlySet<string> = new Set([
   'host',
   'port',
@@ -275,34 +335,52 @@ const notForTheServer: ReadonlySet<string> = new Set([
   'database',
   'prepare',
   'fetch_types',
-  ...ofTls,
+  ...ofDial,
+])
+
+/** What would make the session another one than the options say, or one that cannot be pooled. */
+const notForConnection: ReadonlyMap<string, string> = new Map([
+  ['user', 'use the option user'],
+  ['database', 'use the option database'],
+  ['password', 'use the option password'],
+  ['replication', 'it is not supported'],
 ])
 
 /** postgres.js's way: whatever the URL has beyond is a parameter of the session. */
-function startupParameters(connection: unknown, parameters: Record<string, string>, env: Env): Record<string, string> {
+function startupParameters(connection: unknown, parameters: Readonly<Record<string, string>>): Record<string, string> {
   const all: Record<string, string> = {}
-  if (isSet(env['PGAPPNAME'])) all['application_name'] = env['PGAPPNAME']
   for (const [key, value] of Object.entries(parameters)) if (!notForTheServer.has(key)) all[key] = value
-  if (connection === undefined) return all
-  if (typeof connection !== 'object' || connection === null) {
+  if (connection !== undefined && (typeof connection !== 'object' || connection === null)) {
     throw optionTypeError('connection', 'connection must be an object of startup parameters.')
   }
-  for (const [key, value] of Object.entries(connection)) {
+  for (const [key, value] of Object.entries(connection ?? {})) {
     if (value === undefined || value === null) continue
     if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean') {
       throw optionTypeError(`connection.${key}`, `connection.${key} must be a string, a number or a boolean.`)
     }
     all[key] = String(value)
   }
+  for (const [key, value] of Object.entries(all)) {
+    const option = `connection.${key}`
+    const instead = notForConnection.get(key)
+    if (instead) throw optionTypeError(option, `Cannot use ${option}: ${instead}.`)
+    if (key === 'client_encoding' && !/^utf-?8$/i.test(value)) {
+      throw optionTypeError(option, `${option} must be UTF8: postgres.js reads nothing else.`)
+    }
+    withoutZero(option, key)
+    withoutZero(option, value)
+  }
   return all
 }
 
-function firstSet(...values: (string | undefined)[]): string | undefined {
-  return values.find(isSet)
-}
-
-function isSet(value: string | undefined): value is string {
-  return value !== undefined && value !== ''
+/** The startup packet ends its words with a zero byte: what followed one would be a parameter of its own. */
+function withoutZero(option: string, value: unknown): void {
+  if (typeof value === 'string' && value.includes('\0')) {
+    throw optionTypeError(
+      option.replaceAll('\0', ''),
+      `${option.replaceAll('\0', '')} must not have a zero byte in it.`,
+    )
+  }
 }
 
 function text(option: string, value: unknown): string | undefined {
@@ -312,25 +390,22 @@ function text(option: string, value: unknown): string | undefined {
   return value
 }
 
-function portOf(value: unknown): number {
-  const port = typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value
-  if (typeof port !== 'number') throw optionTypeError('port', 'port must be a number.')
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
-    throw optionRangeError('port', `port must be a whole number from 1 to 65535: got ${port}.`)
-  }
-  return port
-}
-
 function passwordOf(value: unknown): Password | undefined {
   if (value === undefined || typeof value === 'string') return value
   if (typeof value === 'function') return value as Password
   throw optionTypeError('password', 'password must be a string or a function that returns one.')
 }
 
-function serverChecksOf(value: unknown): 'auto' | false {
+function targetOf(value: unknown): TargetSessionAttrs {
+  if (value === undefined || value === null) return 'any'
+  if (isTarget(value)) return value
+  throw optionTypeError('target_session_attrs', `target_session_attrs must be one of '${targets.join("', '")}'.`)
+}
+
+function serverChecksOf(value: unknown): 'auto' | boolean {
   if (value === undefined || value === 'auto') return 'auto'
-  if (value === false) return false
-  throw optionTypeError('serverChecks', `serverChecks must be 'auto' or false.`)
+  if (typeof value === 'boolean') return value
+  throw optionTypeError('serverChecks', `serverChecks must be 'auto', true or false.`)
 }
 
 function flag(option: string, value: unknown, fallback: boolean): boolean {

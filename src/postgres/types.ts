@@ -1,3 +1,4 @@
+import { orAborted } from '../deadline.ts'
 import { parseArray, serializeArray } from './arrays.ts'
 import type { Connection } from './connection.ts'
 import type { SessionOptions } from './template.ts'
@@ -32,7 +33,7 @@ export class ArrayTypes {
     while (!this.#known) {
       if (this.#asking) {
         // Where another connection fails, this one asks itself.
-        await this.#asking.catch(() => undefined)
+        await orAborted(this.#asking, signal).catch(() => undefined)
         signal.throwIfAborted()
         continue
       }

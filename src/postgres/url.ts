@@ -1,19 +1,20 @@
 import { optionTypeError } from '../errors.ts'
 import type { OptionError } from '../errors.ts'
+import { parseHost, portOf } from './hosts.ts'
+import type { Host } from './hosts.ts'
 
 /** The parts of a connection URL, decoded; undefined where it is silent. */
 export interface UrlParts {
-  readonly host: string | undefined
-  readonly port: string | undefined
+  readonly hosts: readonly Host[] | undefined
   readonly user: string | undefined
   readonly password: string | undefined
   readonly database: string | undefined
-  readonly parameters: Record<string, string>
+  readonly parameters: Readonly<Record<string, string>>
 }
 
 /**
- * Takes `postgres://user:password@host:port/database?parameter=value` apart. By hand, since `URL` refuses some forms
- * that PostgreSQL's own clients take: `postgres://user@/db?host=/tmp` has no host.
+ * Takes `postgres://user:password@host:port,host:port/database?parameter=value` apart. By hand, since `URL` refuses
+ * some forms that PostgreSQL's own clients take: `postgres://user@/db?host=/tmp` has no host, others have several.
  */
 export function parseUrl(url: string): UrlParts {
   const match = /^(postgres|postgresql):\/\/([^/?#]*)(?:\/([^?#]*))?(?:\?([^#]*))?$/i.exec(url)
@@ -21,15 +22,9 @@ export function parseUrl(url: string): UrlParts {
   const [, , authority = '', path = '', query = ''] = match
   const at = authority.lastIndexOf('@')
   const credentials = at < 0 ? '' : authority.slice(0, at)
-  const hosts = authority.slice(at + 1)
-  if (hosts.includes(',')) throw wrong(url, 'several hosts are not supported yet')
-  const server = /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(hosts)
-  if (!server)
-    throw wrong(url, 'what stands between "@" and "/" must be host:port, and a password must be percent-encoded')
+  const places = authority.slice(at + 1)
   const colon = credentials.indexOf(':')
-  const parameters: Record<string, string> = {}
-  for (const [key, value] of new URLSearchParams(query)) parameters[key] = value
-  const decode = (part: string | undefined): string | undefined => {
+  const decode = (part: string): string | undefined => {
     if (!part) return undefined
     try {
       return decodeURIComponent(part)
@@ -38,13 +33,23 @@ export function parseUrl(url: string): UrlParts {
     }
   }
   return {
-    host: decode(server[1])?.replace(/^\[(.*)\]$/, '$1'),
-    port: server[2] || undefined,
+    hosts: places === '' ? undefined : places.split(',').flatMap((place) => hostOf(place, decode, url)),
     user: decode(colon < 0 ? credentials : credentials.slice(0, colon)),
     password: decode(colon < 0 ? '' : credentials.slice(colon + 1)),
     database: decode(path),
-    parameters,
+    parameters: Object.fromEntries(new URLSearchParams(query)),
   }
+}
+
+/** The port is cut off first: a percent-encoded directory may hold anything. `:5433` alone is a port of localhost. */
+function hostOf(place: string, decode: (part: string) => string | undefined, url: string): Host {
+  const [, name = '', port] = /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(place) ?? [undefined, ' ']
+  const decoded = decode(name) ?? 'localhost'
+  const host = parseHost(decoded)
+  if (!host || host.port !== undefined) {
+    throw wrong(url, 'what stands between "@" and "/" must be host:port, and a password must be percent-encoded')
+  }
+  return { name: host.name, port: port ? portOf(port) : undefined }
 }
 
 function wrong(url: string, why: string): OptionError {

@@ -3,6 +3,8 @@ import type { Socket } from 'node:net'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { Frames, emptyCommandComplete } from './frames.ts'
+import { LoginError } from './login.ts'
+import type { LoginGuard } from './login.ts'
 
 /** What a wire tells its connection. */
 export interface WireListener {
@@ -28,6 +30,7 @@ export class ServerClosedError extends Error {
  *   live      both sides talk
  *   cut       postgres.js has been told an error; it neither hears nor reaches the socket any more
  *   released  (a promise) the server has let the session go: its FIN was seen. Rejects when the socket ended without.
+ *   guard     looks at all that comes before postgres.js does, until the session is ready
  *
  * postgres.js never sees a socket close. To it, a close is the sign to connect again, at once or with the next query:
  * on a new session that knows nothing of the old one's transaction, with answers left over from the old one. An error
@@ -36,6 +39,7 @@ export class ServerClosedError extends Error {
 export class Wire extends EventEmitter {
   readonly frames: Frames = new Frames()
   readonly #socket: Socket
+  #guard: LoginGuard | undefined
   #listener: WireListener | undefined
   #live = true
   #cause: unknown
@@ -43,9 +47,10 @@ export class Wire extends EventEmitter {
   readonly #released: Deferred<void> = deferred()
   #seen: 'nothing' | 'fin' | 'other' = 'nothing'
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, guard?: LoginGuard) {
     super()
     this.#socket = socket
+    this.#guard = guard
     // Nobody may be waiting when it ends without a FIN.
     this.#released.promise.catch(() => undefined)
     socket.on('data', (chunk: Buffer) => this.#arrived(chunk))
@@ -141,28 +146,46 @@ export class Wire extends EventEmitter {
     return this
   }
 
-  /** Called where the server's proof of the password is wrong. */
+  /** Called where the server's proof that it knows the password is wrong. Whoever opens it says goodbye. */
   destroy(): this {
-    const error = new Error('postgres.js gave the connection up')
-    this.#end('other', error)
-    this.#socket.destroy()
+    const error = new LoginError('the server did not prove that it knows the password', { final: true })
+    if (this.#listener) this.#listener.died(error)
+    else this.kill(error)
     return this
   }
 
   // ── From the socket ────────────────────────────────────────────────────────────────────────────────────────────
 
-  #arrived(chunk: Buffer): void {
+  #arrived(bytes: Buffer): void {
     if (!this.#live) return
+    const chunk = this.#guard ? this.#guarded(this.#guard, bytes) : bytes
+    if (chunk.length === 0) return
     let from = 0
     for (;;) {
       const at = this.frames.received(chunk, from)
       if (at > from) this.emit('data', from === 0 && at === chunk.length ? chunk : chunk.subarray(from, at))
       if (at === chunk.length) break
+      if (this.frames.intruded) {
+        this.#listener?.died(new Error('the server asked for authentication in the middle of a session'))
+        return
+      }
       this.#listener?.mending()
       this.emit('data', emptyCommandComplete)
       from = at
     }
     this.#listener?.arrived()
+  }
+
+  /** What the guard lets through. Whoever it refuses is of no use. */
+  #guarded(guard: LoginGuard, bytes: Buffer): Buffer {
+    try {
+      const passed = guard.accept(bytes)
+      if (guard.done) this.#guard = undefined
+      return passed
+    } catch (error) {
+      this.#listener?.died(error)
+      return nothing
+    }
   }
 
   #end(how: 'fin' | 'other', cause: unknown): void {
@@ -179,4 +202,5 @@ export class Wire extends EventEmitter {
   }
 }
 
+const nothing: Buffer = Buffer.alloc(0)
 const terminate = Buffer.from('X\0\0\0\x04', 'latin1')

@@ -23,6 +23,9 @@ function refusal(given: string | URL | undefined, options?: object, env: Record<
   return error.message
 }
 
+const tlsOf = (text: string, options: object = {}, env: Record<string, string> = none): unknown =>
+  (parseOptions(text, options, env).address as { tls?: unknown }).tls
+
 describe('parseOptions()', () => {
   test('parseOptions() takes a URL apart and decodes it', () => {
     expect(parseOptions(url, {}, none)).toMatchObject({
@@ -80,7 +83,9 @@ describe('parseOptions()', () => {
     'postgres://ann:hush@db:port/shop',
     'postgres://ann:hu/sh@db/shop',
     'postgres://ann:hu%sh@db/shop',
-    'postgres://ann:hush@a,b/shop',
+    'postgres://ann:hush@a,b c/shop',
+    'postgres://ann:hush@[::1/shop',
+    'postgres://ann:hush@[db]:5432/shop',
     'ann:hush@db',
     'postgres://db:x/shop?password=hush',
   ])('parseOptions() names a URL that it cannot read, without its password: %s', (text) => {
@@ -115,14 +120,6 @@ describe('parseOptions()', () => {
     expect(refusal(url, { maxx: 1 })).toMatch(/Unknown option "maxx": allowed are .*max.*fetch_types/)
   })
 
-  test('parseOptions() refuses TLS until it can do it, and takes sslmode=disable', () => {
-    expect(refusal(`${url}?sslmode=require`)).toContain('TLS is not supported yet')
-    expect(refusal(url, { ssl: true })).toContain('TLS is not supported yet')
-    expect(refusal(url, { ssl: {} })).toContain('TLS is not supported yet')
-    expect(refusal(url, {}, { PGSSLMODE: 'verify-full' })).toContain('TLS is not supported yet')
-    expect(parseOptions(`${url}?sslmode=disable`, { ...({ ssl: false } as object) }, none).connection).toEqual({})
-  })
-
   test('parseOptions() splits the options of the pool from those of the session', () => {
     const options = { max: 3, reset: 'full', onnotice, prepare: false, fetch_types: false } as const
     const settings = parseOptions(`${url}?statement_timeout=5`, { ...options, connection: { lock_timeout: 7 } }, none)
@@ -137,11 +134,198 @@ describe('parseOptions()', () => {
     [{ prepare: 'yes' }, 'prepare'],
     [{ password: 5 }, 'password'],
     [{ port: 70_000 }, 'port'],
+    [{ port: [1, 2] }, 'port'],
+    [{ host: 'a,b', port: [1, 2, 3] }, 'port'],
+    [{ host: [] }, 'host'],
+    [{ host: ['a', 5] }, 'host'],
+    [{ host: 'a b' }, 'host'],
+    [{ path: '' }, 'path'],
+    [{ ssl: 'no-verify' }, 'ssl'],
+    [{ ssl: 5 }, 'ssl'],
+    [{ sslnegotiation: 'direct' }, 'sslnegotiation'],
+    [{ ssl: 'prefer', sslnegotiation: 'direct' }, 'sslnegotiation'],
+    [{ sslnegotiation: 'later' }, 'sslnegotiation'],
+    [{ target_session_attrs: 'master' }, 'target_session_attrs'],
+    [{ user: 'a\0database\0b' }, 'user'],
+    [{ database: 'a\0b' }, 'database'],
+    [{ password: 'a\0b' }, 'password'],
+    [{ connection: { search_path: 'a\0b' } }, 'connection.search_path'],
+    [{ connection: { user: 'eve' } }, 'connection.user'],
+    [{ connection: { password: 'hush' } }, 'connection.password'],
+    [{ connection: { replication: 'database' } }, 'connection.replication'],
+    [{ connection: { client_encoding: 'latin1' } }, 'connection.client_encoding'],
+    [{ connection: 5 }, 'connection'],
     [{ types: 1 }, 'types'],
-    [{ serverChecks: true }, 'serverChecks'],
+    [{ serverChecks: 'yes' }, 'serverChecks'],
     [{ connection: { a: {} } }, 'connection.a'],
   ])('parseOptions() refuses %j', (options, option) => {
     expect(refusal(url, options)).toContain(option)
     expect(thrown(() => parseOptions(url, options as unknown as PostgresPoolOptions, none)).option).toBe(option)
+  })
+
+  test('parseOptions() refuses in a URL what is refused in connection', () => {
+    expect(refusal(`${url}?replication=database`)).toContain('not supported')
+    expect(refusal(`${url}?search_path=a%00b`)).toContain('zero byte')
+    expect(refusal('postgres://ann%00x@db/shop')).toContain('user must not have a zero byte')
+    expect(refusal(`${url}?client_encoding=SJIS`)).toContain('UTF8')
+    expect(parseOptions(`${url}?client_encoding=utf-8`, {}, none).connection).toEqual({ client_encoding: 'utf-8' })
+  })
+
+  test('parseOptions() takes names that every object has for what they are: unknown', () => {
+    expect(parseOptions(`${url}?constructor=1`, {}, none).connection).toEqual({ constructor: '1' })
+    expect(refusal(url, { constructor: 1 })).toContain('Unknown option "constructor"')
+  })
+})
+
+describe('parseOptions(), several hosts', () => {
+  const a = { host: 'a', port: 1 }
+  const b = { host: 'b', port: 2 }
+
+  test.each([
+    ['postgres://ann@a:1,b:2/shop', {}],
+    ['postgres://ann@a:1,b/shop', { host: 'a:1,b:2' }],
+    ['postgres://ann@x:7/shop', { host: ['a', 'b'], port: [1, 2] }],
+    ['postgres://ann@x:7/shop', { host: ['a:1', 'b:2'] }],
+    ['postgres://ann@a,b/shop', { port: [1, 2] }],
+    ['postgres://ann@a:8,b:9/shop', { port: [1, 2] }],
+    ['postgres:///shop?host=a,b&port=1,2', {}],
+    ['postgres://ann@/shop?host=a:1,b:2', {}],
+  ])('parseOptions() reads both hosts of %s with %j', (text, options) => {
+    const settings = parseOptions(text, options, none)
+    expect(settings.addresses).toEqual([a, b])
+    expect(settings.address).toEqual(a)
+    expect(settings.serverName).toBe('a:1,b:2/shop')
+  })
+
+  test('parseOptions() reads hosts and ports of the environment', () => {
+    const env = { PGHOST: 'a,[::1],/run/pg', PGPORT: '1,2,3', PGUSER: 'ann' }
+    expect(parseOptions(undefined, {}, env).addresses).toEqual([
+      a,
+      { host: '::1', port: 2 },
+      { path: '/run/pg/.s.PGSQL.3' },
+    ])
+    expect(parseOptions(undefined, {}, { ...env, PGPORT: '9' }).addresses).toHaveLength(3)
+  })
+
+  test('parseOptions() takes IPv6 addresses with and without brackets', () => {
+    const addresses = [
+      { host: '::1', port: 5432 },
+      { host: 'fe80::1', port: 7 },
+    ]
+    expect(parseOptions('postgres://[::1],[fe80::1]:7/x', {}, none).addresses).toEqual(addresses)
+    expect(parseOptions('postgres://x/y', { host: ['::1', '[fe80::1]:7'] }, none).addresses).toEqual(addresses)
+  })
+
+  test('parseOptions() takes path for the file of a unix socket', () => {
+    expect(parseOptions(undefined, { path: '/run/pg/s' }, { PGUSER: 'ann' }).addresses).toEqual([{ path: '/run/pg/s' }])
+  })
+
+  test('parseOptions() takes target_session_attrs from the option, the URL and the environment, in this order', () => {
+    const env = { PGTARGETSESSIONATTRS: 'standby' }
+    expect(parseOptions(url, {}, none).target).toBe('any')
+    expect(parseOptions(url, {}, env).target).toBe('standby')
+    expect(parseOptions(`${url}?target_session_attrs=primary`, {}, env).target).toBe('primary')
+    expect(
+      parseOptions(`${url}?target_session_attrs=primary`, { target_session_attrs: 'read-write' }, env).target,
+    ).toBe('read-write')
+    expect(parseOptions(`${url}?target_session_attrs=primary`, {}, none).connection).toEqual({})
+    expect(refusal(url, {}, { PGTARGETSESSIONATTRS: 'master' })).toContain('prefer-standby')
+  })
+})
+
+describe('parseOptions(), TLS', () => {
+  const untrusting = { rejectUnauthorized: false }
+
+  test.each([
+    [false, undefined],
+    ['disable', undefined],
+    [true, { optional: false, direct: false, options: {} }],
+    ['verify-full', { optional: false, direct: false, options: {} }],
+    ['require', { optional: false, direct: false, options: untrusting }],
+    ['prefer', { optional: true, direct: false, options: untrusting }],
+    ['allow', { optional: true, direct: false, options: untrusting }],
+    [{ ca: 'x' }, { optional: false, direct: false, options: { ca: 'x' } }],
+  ])('parseOptions() knows what ssl: %j means', (ssl, policy) => {
+    expect(tlsOf(url, { ssl })).toEqual(policy)
+    if (typeof ssl === 'object') return
+    expect(tlsOf(`${url}?ssl=${ssl}`)).toEqual(policy)
+    expect(tlsOf(`${url}?sslmode=${ssl}`)).toEqual(policy)
+    expect(tlsOf(url, {}, { PGSSLMODE: String(ssl) })).toEqual(policy)
+    expect(parseOptions(`${url}?sslmode=${ssl}`, {}, none).connection).toEqual({})
+  })
+
+  test('parseOptions() lets the option win over the URL, and the URL over the environment', () => {
+    expect(tlsOf(`${url}?sslmode=require`, { ssl: false }, { PGSSLMODE: 'require' })).toBe(undefined)
+    expect(tlsOf(`${url}?sslmode=disable`, {}, { PGSSLMODE: 'require' })).toBe(undefined)
+    expect(tlsOf(`${url}?ssl=disable`, {}, { PGSSLMODE: 'require' })).toBe(undefined)
+  })
+
+  test('parseOptions() takes sslnegotiation, sslrootcert=system and sslmode=verify-ca', () => {
+    expect(tlsOf(`${url}?sslmode=require&sslnegotiation=direct`)).toMatchObject({ direct: true })
+    expect(tlsOf(url, { ssl: true }, { PGSSLNEGOTIATION: 'direct' })).toMatchObject({ direct: true })
+    expect(tlsOf(`${url}?sslmode=require&sslrootcert=system`)).toMatchObject({ options: {} })
+    const policy = tlsOf(`${url}?sslmode=verify-ca`) as { options: { checkServerIdentity: () => unknown } }
+    expect(policy.options.checkServerIdentity()).toBe(undefined)
+    expect(Object.keys(policy.options)).toEqual(['checkServerIdentity'])
+  })
+
+  test('parseOptions() uses no TLS for a unix socket, as other clients', () => {
+    expect(parseOptions('postgres://a@/b?host=/run/pg&sslmode=require', {}, none).address).toEqual({
+      path: '/run/pg/.s.PGSQL.5432',
+    })
+  })
+})
+
+describe('parseOptions(), the names of other tools', () => {
+  test.each([
+    ['connect_timeout=5', 'connectTimeoutMs (milliseconds, where connect_timeout has seconds)'],
+    ['connection_limit=5', 'use max'],
+    ['pool_timeout=5', 'acquireTimeoutMs'],
+    ['pgbouncer=true', 'prepare: false'],
+    ['schema=shop', 'search_path'],
+    ['sslrootcert=/ca.pem', 'ssl: { ca:'],
+    ['sslcert=/c.pem', 'ssl: { cert:'],
+    ['sslpassword=hush', 'passphrase'],
+    ['pass=hush', 'use password'],
+    ['hostaddr=1.2.3.4', 'use host'],
+    ['keepalives_idle=5', 'serverChecks'],
+    ['load_balance_hosts=random', 'in their order'],
+    ['channel_binding=require', 'not supported'],
+    ['gssencmode=require', 'not supported'],
+  ])('parseOptions() refuses ?%s with a hint', (parameter, hint) => {
+    const message = refusal(`${url}?${parameter}`)
+    expect(message).toContain(`Cannot use "${parameter.split('=')[0]}" in the URL`)
+    expect(message).toContain(hint)
+    expect(message).not.toContain('hush')
+  })
+
+  test('parseOptions() goes without what nobody insists on', () => {
+    expect(parseOptions(`${url}?channel_binding=prefer&gssencmode=disable&options=`, {}, none).connection).toEqual({})
+    expect(refusal(url, {}, { PGCHANNELBINDING: 'require' })).toContain('of the environment')
+  })
+
+  test('parseOptions() sends to the server what it does not know', () => {
+    expect(parseOptions(`${url}?statement_timeout=5s&options=-c%20a.b%3Dc`, {}, none).connection).toEqual({
+      statement_timeout: '5s',
+      options: '-c a.b=c',
+    })
+  })
+})
+
+describe('parseOptions(), the environment', () => {
+  test('parseOptions() reads PGUSERNAME, PGAPPNAME, PGOPTIONS and PGCONNECT_TIMEOUT', () => {
+    const env = { PGUSERNAME: 'eve', PGUSER: 'ann', PGAPPNAME: 'shop', PGOPTIONS: '-c a.b=c', PGCONNECT_TIMEOUT: '2' }
+    const settings = parseOptions('postgres://db', {}, env)
+    expect(settings).toMatchObject({ user: 'eve', pool: { connectTimeoutMs: 2_000 } })
+    expect(settings.connection).toEqual({ application_name: 'shop', options: '-c a.b=c' })
+    expect(parseOptions('postgres://db', { connectTimeoutMs: 5 }, env).pool.connectTimeoutMs).toBe(5)
+    expect(parseOptions('postgres://db', {}, { ...env, PGCONNECT_TIMEOUT: '0' }).pool).toEqual({})
+    expect(refusal(url, {}, { PGCONNECT_TIMEOUT: 'soon' })).toContain('PGCONNECT_TIMEOUT')
+    expect(parseOptions('postgres://db?application_name=url', {}, env).connection['application_name']).toBe('url')
+  })
+
+  test('parseOptions() leaves variables alone that it does not know', () => {
+    const env = { PGMAX: '5', PGIDLE_TIMEOUT: '1', PGPREPARE: 'false', PGUSER: 'ann' }
+    expect(parseOptions(url, {}, env)).toMatchObject({ pool: {}, session: { prepare: true } })
   })
 })

@@ -1,0 +1,236 @@
+import { createServer } from 'node:tls'
+import type { AddressInfo } from 'node:net'
+import { inspect } from 'node:util'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { startServer } from '../../bench/support/embedded.ts'
+import type { EmbeddedServer } from '../../bench/support/embedded.ts'
+import { ConnectError } from '../../src/errors.ts'
+import type { PostgresPoolOptions } from '../../src/postgres/options.ts'
+import { PostgresPool } from '../../src/postgres/pool.ts'
+import { selfSigned } from '../support/certificate.ts'
+import { DriverUnderTest, rejection } from '../support/connection.ts'
+import { until } from '../support/database.ts'
+import { scriptedServer } from '../support/scripted-server.ts'
+
+const good = selfSigned(['localhost', '127.0.0.1'])
+const other = selfSigned(['localhost', '127.0.0.1'])
+
+let server: EmbeddedServer
+let admin: postgres.Sql
+
+/** The server keeps its files itself: it may be another user's. Sessions that begin later see them. */
+async function present({ cert, key }: { cert: string; key: string }): Promise<void> {
+  for (const [name, text] of [
+    ['server.crt', cert],
+    ['server.key', key],
+  ] as const) {
+    const base64 = Buffer.from(text).toString('base64')
+    await admin.unsafe(`copy (select '${base64}') to program 'umask 077; base64 -d > ${name}'`)
+  }
+  await admin.unsafe(`select pg_reload_conf()`)
+}
+
+beforeAll(async () => {
+  server = await startServer({ log_connections: 'off' })
+  admin = postgres(server.url, { max: 1, onnotice: () => undefined })
+  await present(good)
+  await admin.unsafe('alter system set ssl = on')
+  await admin.unsafe('select pg_reload_conf()')
+  await until(async () => (await admin`show ssl`)[0]?.['ssl'] === 'on')
+})
+afterAll(async () => {
+  await admin.end()
+  await server.stop()
+})
+
+async function open(options: PostgresPoolOptions, url = server.url): Promise<{ secure: boolean; version: string }> {
+  const under = new DriverUnderTest(url, options)
+  const connection = await under.open()
+  const [row] = await connection.ask('select ssl, version from pg_stat_ssl where pid = pg_backend_pid()')
+  await under.close(connection)
+  return { secure: row?.['ssl'] === true || row?.['ssl'] === 't', version: String(row?.['version']) }
+}
+
+async function openError(options: PostgresPoolOptions, url = server.url, timeoutMs = 5_000): Promise<ConnectError> {
+  const error = await rejection(new DriverUnderTest(url, options).open('failing', timeoutMs))
+  if (!(error instanceof ConnectError)) throw error
+  expect(inspect(error, { depth: 9, showHidden: true })).not.toContain(server.password)
+  return error
+}
+
+/** A server that is none. */
+const at = (port: number): string => `postgres://ann:hush@127.0.0.1:${port}/shop`
+
+const direct = { sslnegotiation: 'direct' } as const
+
+describe('TLS', () => {
+  test.each<[string, PostgresPoolOptions, boolean]>([
+    ['ssl: false', { ssl: false }, false],
+    ["ssl: 'require'", { ssl: 'require' }, true],
+    ["ssl: 'prefer'", { ssl: 'prefer' }, true],
+    ["ssl: 'allow'", { ssl: 'allow' }, true],
+    ['an object that trusts everybody', { ssl: { rejectUnauthorized: false } }, true],
+    ['an object with the certificate', { ssl: { ca: good.cert } }, true],
+    ['the same for a name', { ssl: { ca: good.cert }, host: 'localhost' }, true],
+    ['an object with another name', { ssl: { ca: good.cert, servername: 'localhost' } }, true],
+    ['direct negotiation', { ssl: 'require', ...direct }, true],
+    ['direct negotiation with the certificate', { ssl: { ca: good.cert }, ...direct }, true],
+  ])('Opener.open() connects with %s', async (_, options, secure) => {
+    expect((await open(options)).secure).toBe(secure)
+  })
+
+  test('Opener.open() takes TLS from the URL', async () => {
+    expect((await open({}, `${server.url}?sslmode=require`)).version).toMatch(/^TLSv1/)
+    expect((await open({}, `${server.url}?sslmode=require&sslnegotiation=direct`)).secure).toBe(true)
+    expect((await open({}, `${server.url}?ssl=prefer`)).secure).toBe(true)
+  })
+
+  test.each<[string, PostgresPoolOptions]>([
+    ['ssl: true', { ssl: true }],
+    ["ssl: 'verify-full'", { ssl: 'verify-full' }],
+    ["ssl: 'verify-ca'", { ssl: 'verify-ca' }],
+    ['an empty object', { ssl: {} }],
+    ['somebody else to trust', { ssl: { ca: other.cert } }],
+    ['direct negotiation', { ssl: true, ...direct }],
+    ['a name that is not in the certificate', { ssl: { ca: good.cert, servername: 'db.example' } }],
+  ])('Opener.open() rejects for good where a certificate is not accepted: %s', async (_, options) => {
+    const error = await openError(options)
+    expect(error.message).toContain('the certificate of the server was not accepted')
+    expect(error).toMatchObject({ retryable: false, doubtful: false })
+  })
+
+  test('Opener.open() checks the address where there is no name, not "localhost"', async () => {
+    await present(selfSigned(['localhost']))
+    onTestFinished(() => present(good))
+    const error = await openError({ ssl: { rejectUnauthorized: true, ca: good.cert } })
+    expect(error.retryable).toBe(false)
+    const named = selfSigned(['localhost'])
+    await present(named)
+    await until(async () => (await rejection(open({ ssl: { ca: named.cert } }))).message.includes('IP'))
+    expect((await open({ ssl: { ca: named.cert }, host: 'localhost' })).secure).toBe(true)
+  })
+
+  test('Opener.open() rejects an expired certificate for good', async () => {
+    const old = selfSigned(['127.0.0.1'], { days: -1 })
+    await present(old)
+    onTestFinished(() => present(good))
+    await until(async () => (await openError({ ssl: { ca: old.cert } })).message.includes('expired'))
+    expect(await openError({ ssl: { ca: old.cert } })).toMatchObject({ retryable: false, doubtful: false })
+  })
+
+  test('Opener.open() says what may help where the server wants TLS', async () => {
+    await admin.unsafe(`create role private login password 'p'`)
+    const path = String((await admin`show hba_file`)[0]?.['hba_file'])
+    await admin.unsafe(
+      `copy (select 'hostnossl all private all reject') to program 'cat - ${path} > hba.new; mv hba.new ${path}'`,
+    )
+    await admin.unsafe('select pg_reload_conf()')
+    await until(
+      async () =>
+        (await rejection(open({ user: 'private', password: 'p' }).then(() => Promise.reject(new Error('in')))))
+          .message !== 'in',
+    )
+    const error = await openError({ user: 'private', password: 'p' })
+    expect(error.message).toContain("set ssl or sslmode to 'require'")
+    expect(error.retryable).toBe(false)
+    expect((await open({ user: 'private', password: 'p', ssl: 'require' })).secure).toBe(true)
+  })
+
+  test('Opener.open() uses no TLS over a unix socket, whatever ssl says', async () => {
+    const { user, password, socketDirectory, port } = server
+    const url = `postgres://${user}:${password}@/postgres?host=${socketDirectory}&port=${port}&sslmode=verify-full`
+    expect((await open({}, url)).secure).toBe(false)
+    expect((await open({ path: `${socketDirectory}/.s.PGSQL.${port}` })).secure).toBe(false)
+  })
+
+  test('a session over TLS ends with evidence, each time, and its queries can be cancelled', async () => {
+    const under = new DriverUnderTest(server.url, { ssl: 'require' })
+    for (let i = 0; i < 20; i++) await under.close(await under.open())
+    const connection = await under.open()
+    const running = rejection(connection.ask('select pg_sleep(60)'))
+    await until(
+      async () =>
+        (
+          await admin`select 1 from pg_stat_activity where query like '%sleep(60)' and state = 'active' and pid <> pg_backend_pid()`
+        ).length === 1,
+    )
+    connection.cancelAll()
+    expect((await running).code).toBe('57014')
+    await under.close(connection)
+    const terminated = await under.open()
+    const lost = new Promise((resolve) => {
+      terminated.onLost(resolve)
+    })
+    await admin`select pg_terminate_backend(${terminated.identity.pid})`
+    expect(await lost).toMatchObject({ code: '57P01' })
+    await under.close(terminated)
+  })
+
+  test('a pool over TLS moves much data and lets its process end', async () => {
+    await using pool = new PostgresPool(`${server.url}?sslmode=require`, { max: 4 })
+    const texts = await Promise.all(
+      Array.from({ length: 40 }, async (_, i) => {
+        const [row] = await pool.sql`select repeat(${String(i % 10)}, 300000) as text, ${'x'.repeat(100_000)} as back`
+        return `${String(row?.['text']).slice(-1)}${String(row?.['text']).length}${String(row?.['back']).length}`
+      }),
+    )
+    expect(texts).toEqual(texts.map((_, i) => `${i % 10}300000100000`))
+  })
+})
+
+describe('TLS with servers that go wrong', () => {
+  test.each<[string, Buffer, RegExp, boolean]>([
+    ['no', Buffer.from('N'), /does not do TLS/, false],
+    ['an error', Buffer.from('EFATAL: no\0'), /answered the request for TLS with an error/, true],
+    ['more than it was asked for', Buffer.from('Sabc'), /more than it was asked for before TLS/, false],
+    ['HTTP', Buffer.from('HTTP/1.1 400\r\n\r\n'), /is not a PostgreSQL server/, true],
+    ['garbage in the handshake', Buffer.from('S'), /TLS handshake/, true],
+  ])('Opener.open() rejects at once where the request is answered with %s', async (what, answer, words, retryable) => {
+    await using fake = await scriptedServer(answer, Buffer.from('this is not TLS at all'))
+    const startedAt = performance.now()
+    const error = await openError({ ssl: 'require' }, at(fake.port), 2_000)
+    expect(error.message).toMatch(words)
+    expect(error, what).toMatchObject({ retryable, doubtful: false })
+    expect(performance.now() - startedAt).toBeLessThan(1_500)
+  })
+
+  test("Opener.open() goes on without TLS where the server has none, with 'prefer' and 'allow'", async () => {
+    for (const ssl of ['prefer', 'allow'] as const) {
+      await using fake = await scriptedServer(Buffer.from('N'), (socket) => socket.end())
+      const error = await openError({ ssl }, at(fake.port), 2_000)
+      expect(error.message).toContain('the server closed the connection')
+    }
+  })
+
+  test('Opener.open() rejects where the server closes instead of an answer, or of a handshake', async () => {
+    await using closes = await scriptedServer((socket) => socket.end())
+    expect((await openError({ ssl: 'require' }, at(closes.port))).message).toContain('closed the connection')
+    await using leaves = await scriptedServer(Buffer.from('S'), (socket) => socket.end())
+    expect((await openError({ ssl: 'require' }, at(leaves.port))).message).toContain('TLS handshake')
+  })
+
+  test.each<[string, readonly Buffer[], PostgresPoolOptions]>([
+    ['does not answer the request', [], { ssl: 'require' }],
+    ['does not shake hands', [Buffer.from('S')], { ssl: 'require' }],
+    ['does not shake hands directly', [], { ssl: 'require', ...direct }],
+  ])('Opener.open() leaves a server that %s at the deadline, without doubt', async (_, script, options) => {
+    await using fake = await scriptedServer(...script)
+    const startedAt = performance.now()
+    const error = await openError(options, at(fake.port), 150)
+    expect(error.message).toContain('did not complete the TLS handshake in time')
+    // No session was ever asked for.
+    expect(error).toMatchObject({ retryable: true, doubtful: false })
+    expect(performance.now() - startedAt).toBeLessThan(1_000)
+  })
+
+  test('Opener.open() insists that a server which is asked directly knows what it is asked for', async () => {
+    const web = createServer({ key: good.key, cert: good.cert }, () => undefined)
+    await new Promise<void>((resolve) => {
+      web.listen(0, '127.0.0.1', resolve)
+    })
+    onTestFinished(() => void web.close())
+    const error = await openError({ ssl: 'require', ...direct }, at((web.address() as AddressInfo).port))
+    expect(error.message).toContain('did not agree to speak PostgreSQL over TLS')
+  })
+})
