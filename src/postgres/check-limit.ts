@@ -136,13 +136,18 @@ function lent(lease: PostgresLease): Asked {
 }
 
 function judged(check: LimitCheck, server: string, onMisfit: OnMisfit): LimitCheck {
-  const { fits, limit, sum, advice } = check
+  const { fits, limit, numbers, sum, advice } = check
   if (fits === 'yes' || onMisfit === 'ignore') return check
   if (fits === 'no' && onMisfit === 'throw') throw new LimitError(server, check)
   const key = `${fits} ${limit} ${server}`
   if (!warned.has(key)) {
     warned.add(key)
-    const when = fits === 'no' ? 'can never be had' : 'cannot be had now'
+    const when =
+      fits === 'no'
+        ? 'can never be had'
+        : numbers.proxy
+          ? 'is more than the server behind a proxy has room for'
+          : 'cannot be had now'
     process.emitWarning(
       `The limit of ${limit} for "${server}" ${when}: ${sum}. ${advice.join(' ')}`.trimEnd(),
       'MillpondWarning',
