@@ -1,28 +1,11 @@
-import { Bench } from 'tinybench'
 import { Pool } from '../src/index.ts'
 import { FakeDriver } from '../src/testing/index.ts'
+import { cycles } from './support/cycles.ts'
 import { floor, millpond, millpondWithBroker, peers } from './support/peers.ts'
 import type { Contender } from './support/peers.ts'
 import { median, ratios, rounds } from './support/rounds.ts'
 
 const connections = 10
-
-/** So many cycles are timed at once: reading the clock takes longer than the floor does. */
-const batch = 1_000
-
-/** Acquire and release of an idle connection. */
-async function idle(contender: Contender): Promise<number> {
-  const bench = new Bench({ time: 150, warmupTime: 30 })
-  bench.add('idle', async () => {
-    for (let i = 0; i < batch; i++) {
-      const lease = await contender.acquire()
-      await contender.release(lease)
-    }
-  })
-  const [task] = await bench.run()
-  if (task?.result.state !== 'completed') throw new Error(`${contender.name} did not complete`)
-  return (task.result.latency.p50 * 1e6) / batch
-}
 
 /** So many callers at once, each of which acquires and releases; ten of them at a time have a connection. */
 async function waiters(contender: Contender, callers: number): Promise<number> {
@@ -64,7 +47,7 @@ export async function run(): Promise<void> {
   console.log('\nacquire + release of an idle connection')
   const idles = await rounds(
     9,
-    contenders.map((contender) => ({ name: contender.name, measure: () => idle(contender) })),
+    contenders.map((contender) => ({ name: contender.name, measure: () => cycles(contender) })),
   )
   console.log(ratios(idles, 'floor'))
 

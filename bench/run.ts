@@ -1,6 +1,7 @@
 // `npm run bench` runs all benches, `npm run bench -- pool` one of them.
 const benches: Readonly<Record<string, () => Promise<{ run(): Promise<void> }>>> = {
   pool: () => import('./pool.ts'),
+  broker: () => import('./broker.ts'),
   fairness: () => import('./fairness.ts'),
 }
 

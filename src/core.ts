@@ -145,6 +145,8 @@ export class Core<C> {
 
   /** As `lacking`, whether or not connecting is worth a try now. */
   get lackingSoon(): number {
+    // Asked with each release.
+    if (this.#waiters.size === 0 && this.#min === 0) return 0
     if (this.#phase !== 'open' || this.#refusal) return 0
     const forWaiters = this.#waiters.users - this.#slots.count(state.opening)
     const forMin = this.#min - this.living - this.#slots.count(state.opening)

@@ -130,5 +130,11 @@ export function look(r: Registers, after: Registers['after']): void {
 
 /** A run from one phase to the next until it rests. */
 export function run(r: Registers, ledger: Ledger, host: Host, phases: Readonly<Record<Phase, PhaseOf>>): void {
-  while (r.at !== 'rest') phases[r.at](r, ledger, host)
+  while (r.at !== 'rest') {
+    const before = r.at
+    const phase = phases[before]
+    // Slot by slot, without asking the table.
+    do phase(r, ledger, host)
+    while (r.at === before)
+  }
 }

@@ -307,6 +307,8 @@ export class Member implements Permits {
     // Who has left by now has left this to others too.
     if (this.#phase !== 'joined') return
     const { r, host, seat } = place
+    // There may be more that waited for this one.
+    r.unsettled = true
     if (ended) {
       host.retries.succeeded(slot)
       r.hand.push({ slot, word, used: true, forOthers: false })

@@ -140,7 +140,7 @@ export class PoolHost implements Host {
     // What is beside the slot is of its last life. Without a pid, a reaper goes by the tag.
     Atomics.store(this.#ledger.words, pidOf(slot), 0)
     Atomics.store(this.#ledger.words, secretOf(slot), 0)
-    this.#user.open(new SlotPermit(tagOf(this.#ledger, slot, word), slot, word, this.#clock.now()))
+    this.#user.open(new SlotPermit(this.#ledger, slot, word, this.#clock.now()))
   }
 
   opened(permit: SlotPermit, identity: Identity): void {

@@ -53,6 +53,13 @@ export type Phase =
   | 'show idle'
   | 'load asks'
   | 'judge'
+  // calm.ts: nobody else wants anything
+  | 'calm'
+  | 'calm renew'
+  | 'calm free'
+  | 'calm look'
+  | 'calm take'
+  | 'calm asks'
 
 /** A permit without a connection. */
 export interface InHand {
@@ -89,7 +96,7 @@ export interface Registers {
   /** The wake word, as it was before anything else was looked at. */
   wake: number
   asks: number
-  /** Neither the pool nor a wake has anything new: if nobody has asked either, there is nothing to settle. */
+  /** No wake has been heard, and nobody seen wanting: unless somebody has asked since, the short way will do. */
   calm: boolean
   /** The slot or row under the cursor, and the word that was read there. */
   cursor: number

@@ -1,4 +1,5 @@
 import { donorToWake, nextOwed, nobody, owed, owedOfIdle, owedOnReturn } from './allocation.ts'
+import { calmPhases, isCalm, isUsable } from './calm.ts'
 import { at, header, limitOf, memberOf, state, stateOf, wordOf } from './layout.ts'
 import type { Ledger } from './layout.ts'
 import { free, grant, isAlive, reap, renew, take, wake } from './ledger.ts'
@@ -8,7 +9,7 @@ import { isBeyondLimit, isOutdated, releasePhases } from './release.ts'
 
 // One routine does everything: whatever happens, it is run again, and it looks at everything.
 //
-//   1  remember my wake word and `asks`; if neither has changed and my pool has nothing new, that is all
+//   1  remember my wake word and `asks`; if neither has changed and nobody was seen wanting, the short way will do (calm.ts)
 //   2  scan the slots: pick up what is granted to me; take what is free, if I lack any; reap what was left behind
 //   3  place: open with what I have in hand, as far as I lack any
 //   4  show my row; if I want more than it showed, `asks` grows and I scan once more
@@ -27,13 +28,14 @@ import { isBeyondLimit, isOutdated, releasePhases } from './release.ts'
 export const phases: Readonly<Record<Phase, PhaseOf>> = {
   ...lookPhases,
   ...releasePhases,
+  ...calmPhases,
 
   rest() {},
 
   start(r, ledger, host) {
     const wakes = Atomics.load(ledger.words, at(ledger, r.me, 'wake'))
     if (wakes !== r.wake) host.heard(wakes)
-    r.calm = wakes === r.wake && !r.othersWant && !isOutdated(r, host)
+    r.calm = wakes === r.wake && isCalm(r, host)
     r.wake = wakes
     r.freed = false
     r.donorWoken = false
@@ -41,11 +43,12 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     r.at = 'asks'
   },
 
-  asks(r, ledger) {
+  asks(r, ledger, host) {
     r.asks = Atomics.load(ledger.words, header.asks)
+    r.calm &&= r.asks === r.seenAsks
+    if (!r.calm) r.at = 'limit'
     // As with a release: whoever begins to want after this finds my row as it is, and wakes me.
-    if (r.calm && r.asks === r.seenAsks) r.at = 'rest'
-    else r.at = 'limit'
+    else r.at = isOutdated(r, host) ? 'calm' : 'rest'
   },
 
   limit(r, ledger) {
@@ -147,7 +150,8 @@ export const phases: Readonly<Record<Phase, PhaseOf>> = {
     else if (shown.want !== want) {
       if (want > shown.want) r.at = 'ask'
       store(r, ledger, 'want', want)
-    } else look(r, 'decide')
+    } else if (r.calm) r.at = 'calm asks'
+    else look(r, 'decide')
   },
 
   ask(r, ledger) {
@@ -302,9 +306,7 @@ function drop(r: Registers): void {
 
 function takerOf(r: Registers, hand: InHand, host: Host): number {
   const { me, view } = r
-  if (hand.slot >= r.limit) return nobody
-  // It was to open with, and the server had no room.
-  if (hand.used && stateOf(hand.word) === state.held && !host.hasRoom) return nobody
+  if (!isUsable(r, hand, host)) return nobody
   if (hand.used && !hand.forOthers) return owedOnReturn(view, me, host.lacking)
   const other = nextOwed(view, me)
   return other === nobody && host.lacking > 0 ? me : other

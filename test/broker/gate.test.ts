@@ -81,7 +81,7 @@ describe('Members whose server has no room', () => {
     b.acquire()
     expect([a.openings.length, b.openings.length]).toEqual([0, 0])
     expect(a.permits.stats?.()).toMatchObject({ refusals: 1, free: 4, limitFits: true })
-    await clock.advance(150)
+    await clock.advance(250)
     // One each finds out.
     expect([a.openings.length, b.openings.length]).toEqual([1, 1])
     b.openDone()

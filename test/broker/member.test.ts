@@ -209,7 +209,7 @@ describe('Member', () => {
 
   test('leaves the reaping to one that has an idle connection, for a while', async () => {
     const { clock, pools } = setUp(4, [{}, {}, {}, {}])
-    const [dying, bare, busy, idle] = pools as [TestPool, TestPool, TestPool, TestPool]
+    const [dying, bare, busy, idle] = pools as unknown as [TestPool, TestPool, TestPool, TestPool]
     for (const pool of [busy, idle]) {
       pool.acquire()
       pool.openDone()

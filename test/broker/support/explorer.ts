@@ -67,8 +67,8 @@ const usesView: ReadonlySet<Phase> = new Set<Phase>([
   'retire',
   'trim',
 ])
-const usesWord: ReadonlySet<Phase> = new Set<Phase>(['pick up', 'take', 'look up taker', 'reap'])
-const usesCursor: ReadonlySet<Phase> = new Set<Phase>([...usesView, ...usesWord, 'scan'])
+const usesWord: ReadonlySet<Phase> = new Set<Phase>(['pick up', 'take', 'look up taker', 'reap', 'calm take'])
+const usesCursor: ReadonlySet<Phase> = new Set<Phase>([...usesView, ...usesWord, 'scan', 'calm look'])
 const usesTo: ReadonlySet<Phase> = new Set<Phase>(['grant', 'wake taker', 'check taker', 'wake asker', 'wake donor'])
 
 const buffer = new Int32Array(4096)
@@ -124,7 +124,7 @@ function keyOf(
         (m.retry ? 2 : 0) |
         (moving && r.after === 'judge' ? 4 : 0) |
         (r.unsettled ? 8 : 0) |
-        (r.at === 'asks' && r.calm ? 16 : 0),
+        (moving && r.calm ? 16 : 0),
     )
     // With two there is nobody else whose turn it could be.
     if (s.members.length > 2) put(r.lastDonor + 1)

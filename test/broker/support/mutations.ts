@@ -65,7 +65,7 @@ export const mutations: readonly Broken[] = [
   },
   {
     rule: 'who has freed looks at the rows again',
-    options: { ...two, destroys: 1 },
+    options: { ...two, max: 2, acquires: [2, 1], destroys: 1 },
     mutation: {
       phases: {
         free(r, ledger, host) {
@@ -231,6 +231,55 @@ export const mutations: readonly Broken[] = [
       resize: {
         call(r) {
           r.at = 'done'
+        },
+      },
+    },
+  },
+  {
+    rule: 'who has freed the short way looks whether somebody has begun to want',
+    options: { ...two, destroys: 1 },
+    mutation: {
+      phases: {
+        'calm asks'(r) {
+          r.at = 'rest'
+        },
+      },
+    },
+  },
+  {
+    rule: 'who has freed the short way wakes those who began to want meanwhile',
+    options: { members: 2, slots: 1, max: 2, acquires: [2, 1], destroys: 1 },
+    mutation: {
+      phases: {
+        'calm free'(r, ledger, host) {
+          phases['calm free'](r, ledger, host)
+          r.freed = false
+        },
+      },
+    },
+  },
+  {
+    rule: 'the short way is not for those who have seen others wanting',
+    options: { members: 2, slots: 1, max: 2, acquires: [2, 1], destroys: 1 },
+    mutation: {
+      phases: {
+        start(r, ledger, host) {
+          const { othersWant } = r
+          r.othersWant = false
+          phases.start(r, ledger, host)
+          r.othersWant = othersWant
+        },
+      },
+    },
+  },
+  {
+    rule: 'the short way shows what is idle',
+    options: { ...two, aborts: 1 },
+    mutation: {
+      phases: {
+        calm(r, ledger, host) {
+          phases.calm(r, ledger, host)
+          if (r.at === 'show') r.at = 'rest'
         },
       },
     },

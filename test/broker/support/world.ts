@@ -123,7 +123,7 @@ export class Broken extends Error {}
  */
 function localPhases({ deaths = 0, leaves = 0, timed = false, resizes = [] }: Options): ReadonlySet<Phase> {
   return new Set<Phase>([
-    ...(['rest', 'place', 'decide', 'finish', 'judge', 'release', 'look', 'look at min'] as const),
+    ...(['rest', 'calm', 'place', 'decide', 'finish', 'judge', 'release', 'look', 'look at min'] as const),
     ...(deaths + leaves === 0 ? (['look at life', 'look up taker', 'check taker'] as const) : []),
     ...(resizes.length === 0 ? (['limit', 'slots used'] as const) : []),
     ...(timed ? [] : (['look at since', 'look at idle since'] as const)),
@@ -133,7 +133,8 @@ function localPhases({ deaths = 0, leaves = 0, timed = false, resizes = [] }: Op
 /** Whether a phase found nothing to do, and made no access. */
 function passed(phase: Phase, next: Phase): boolean {
   return (
-    (phase === 'show' && next === 'look') ||
+    (phase === 'show' && (next === 'look' || next === 'calm asks')) ||
+    (phase === 'calm look' && next === 'limit') ||
     (phase === 'scan' && next === 'place') ||
     (phase === 'wake asker' && next === 'decide')
   )
@@ -486,6 +487,7 @@ export class World {
         const permit = m.reaping.shift()!
         if (s.server[permit.slot] === generationOf(permit.word) + 1) s.server[permit.slot] = 0
         m.r.hand.push({ slot: permit.slot, word: permit.word, used: true, forOthers: false })
+        m.r.unsettled = true
         return this.#after(m)
       }
       case 'not reaped':
