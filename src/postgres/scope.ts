@@ -119,9 +119,9 @@ export class Scope implements Surrounding {
     return this.#begun
   }
 
-  /** Calls `fn` inside. */
-  async call<R>(fn: (sql: TransactionSql) => R | PromiseLike<R>): Promise<R> {
-    return await this.#house.ambient.run(this, () => fn(this.sql))
+  /** Calls `fn` inside. A query that it returns runs inside, too. */
+  call<R>(fn: (sql: TransactionSql) => R | PromiseLike<R>): Promise<R> {
+    return this.#house.ambient.run(this, async () => await fn(this.sql))
   }
 
   /** A savepoint in it. */
@@ -130,15 +130,14 @@ export class Scope implements Surrounding {
   }
 
   /**
-   * The innermost scope in it whose callback the caller is in, itself if there is none: what is made in there is part of
-   * that, and would wait for its end otherwise, which waits for it.
+   * The innermost scope in it whose callback the caller is in, itself if there is none. What is run in there is part of
+   * that one, whichever tag it uses: it would wait for its end otherwise, and that for it.
    */
   innermost(): Scope {
     for (const place of this.#house.ambient.around()) {
       let scope: Scope | undefined = place
-      let open: Scope | undefined
-      for (; scope && scope !== this; scope = scope.around) if (!open && !scope.ended) open = scope
-      if (scope) return open ?? this
+      while (scope && scope !== this) scope = scope.around
+      if (scope) return place
     }
     return this
   }

@@ -13,6 +13,8 @@ interface Details {
  * How long one transaction may take, all its attempts together: a deadline, and its caller's signal.
  *
  * State: unstarted → running → aborted | stopped
+ *
+ * An acquire under way has the same deadline, and knows more to say at its end: that comes first.
  */
 export class Limit {
   readonly #details: Details
@@ -20,6 +22,7 @@ export class Limit {
   #endsAt = Infinity
   #timer: Timer | undefined
   #started = false
+  #acquiring = 0
 
   constructor(details: Details) {
     this.#details = details
@@ -40,6 +43,19 @@ export class Limit {
     if (timeoutMs === undefined || timeoutMs === Infinity) return
     this.#endsAt = clock.now() + timeoutMs
     this.#timer = clock.setTimer(() => this.#due(), timeoutMs)
+  }
+
+  /** Acquires within the deadline, `timeoutMs` of which are left; undefined if it has none. */
+  async acquiring<L>(acquire: (timeoutMs: number | undefined) => Promise<L>): Promise<L> {
+    this.start()
+    this.signal.throwIfAborted()
+    this.#acquiring++
+    try {
+      return await acquire(this.leftMs)
+    } finally {
+      this.#acquiring--
+      if (this.leftMs === 0) this.#timer = this.#details.clock.setTimer(() => this.#due(), 0)
+    }
   }
 
   /** What is left of it; undefined if it has no deadline. */
@@ -66,6 +82,7 @@ export class Limit {
   }
 
   #end(): void {
+    if (this.#acquiring > 0) return
     const { pool, timeoutMs } = this.#details
     const message = `Cannot finish a transaction of "${pool}" within ${timeoutMs} ms: it was rolled back.`
     this.#controller.abort(new PoolError('ERR_TRANSACTION_TIMEOUT', message))

@@ -60,12 +60,9 @@ export class Transactions<T extends Types = {}> {
 
   /** A transaction that has not begun. */
   scope(options: SessionOptions, limit: Limit): Scope {
-    const ground = new LeasedGround(beginStatement(options), async (signal) => {
-      limit.start()
-      limit.signal.throwIfAborted()
-      const { leftMs } = limit
-      return this.#acquire(leftMs === undefined ? { signal } : { signal, timeoutMs: leftMs })
-    })
+    const ground = new LeasedGround(beginStatement(options), (signal) =>
+      limit.acquiring((timeoutMs) => this.#acquire(timeoutMs === undefined ? { signal } : { signal, timeoutMs })),
+    )
     const scope = new Scope(this.#house, ground)
     this.#begun.set(scope, options)
     this.#grounds.set(scope, ground)
