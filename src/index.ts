@@ -12,6 +12,7 @@ export type { GenericPoolOptions, LimitOption, PoolOptions } from './options.ts'
 export type { Driver, Identity, ResetMode } from './driver.ts'
 export type { Clock, Timer } from './clock.ts'
 export type { BrokerStats, CloseReason, MemberStats, PoolStats } from './stats.ts'
+export type { BrokerEvent, BrokerEvents } from './broker/events.ts'
 export type { Events, PoolEvent } from './watch.ts'
 export type { HistogramStats } from './histogram.ts'
 export * as presets from './presets.ts'
@@ -27,9 +28,12 @@ export {
   LimitError,
   PoolClosedError,
   PoolError,
+  QueryCancelledError,
+  QueryTimeoutError,
   QueueFullError,
+  SessionBusyError,
   TaskError,
   TransactionOutcomeUnknownError,
   WorkerLostError,
 } from './errors.ts'
-export type { AcquirePhase, BrokerErrorCode, HeldLease, OptionError } from './errors.ts'
+export type { AcquirePhase, BrokerErrorCode, HeldLease, OptionError, QueryPhase } from './errors.ts'

@@ -61,7 +61,7 @@ const { 'millpond:acquire': begins, 'millpond:release': ends } = channels
 
 const debug = debuglog('millpond')
 /** `NODE_DEBUG` is read once; the getter costs as much as half an acquire. */
-const debugs = debug.enabled
+export const debugs: boolean = debug.enabled
 
 /** Tells whoever listens what happens in one pool. */
 export class Watch {
@@ -91,7 +91,7 @@ export class Watch {
     if (!this.hears(type)) return
     const event = { type, pool: this.#pool, ...make() } as unknown as PoolEvent
     if (channels[type].hasSubscribers) channels[type].publish(event)
-    if (debugs) debug(inWords(event))
+    if (debugs) print(event)
     try {
       this.#log?.(event)
     } catch (error) {
@@ -100,14 +100,16 @@ export class Watch {
   }
 }
 
-/** `pool-1: closed mp1ab-0-3 (idle)` */
-function inWords({ type, pool, ...details }: PoolEvent): string {
-  const words = Object.entries(details)
+/** With `NODE_DEBUG=millpond`: `pool-1: close mp1ab-0-3 reason=idle`. The second field says whose event it is. */
+export function print(event: { readonly type: string }): void {
+  if (!debugs) return
+  const [[, type], [, whose], ...details] = Object.entries(event) as [[string, string], [string, string]]
+  const words = (details as [string, unknown][])
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => {
       if (name === 'connection') return String(value)
       if (name.endsWith('Ms')) return `${name.slice(0, -2)}=${Math.round(Number(value) * 10) / 10}ms`
       return `${name}=${messageOf(value)}`
     })
-  return [`${pool}:`, type.slice('millpond:'.length), ...words].join(' ')
+  debug([`${whose}:`, type.slice('millpond:'.length), ...words].join(' '))
 }

@@ -41,7 +41,7 @@ export class Seat implements Permits {
     const ledger = this.#ledger
     const { me } = this.#r
     this.#user = user
-    this.#host = new PoolHost({ ledger, row: me, user, clock: this.#time, reap: () => {} })
+    this.#host = new PoolHost({ name: 'simulated', ledger, row: me, user, clock: this.#time, reap: () => {} })
     live(ledger, me, lifeOf(ledger, me), status.enrolling)
     Atomics.store(ledger.words, at(ledger, me, 'min'), user.min)
     live(ledger, me, lifeOf(ledger, me), status.alive)

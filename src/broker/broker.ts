@@ -9,9 +9,10 @@ import type { BrokerStats } from '../stats.ts'
 import { bury } from './bury.ts'
 import { closedError, confirm, environmentKey, isClosed, sumOfMin } from './enrol.ts'
 import type { Enrolment } from './enrol.ts'
-import { format, header, limitOf, maxRows, maxSlots, read, tenths } from './layout.ts'
+import { tell } from './events.ts'
+import { at, format, header, limitOf, maxRows, maxSlots, read, tenths } from './layout.ts'
 import type { Ledger } from './layout.ts'
-import { nextLife, status, wakeAll } from './ledger.ts'
+import { lifeOf, nextLife, status, wakeAll } from './ledger.ts'
 import { firstMoveMs } from './move-cost.ts'
 import { changeLimit } from './resize.ts'
 import { readStats } from './stats.ts'
@@ -157,7 +158,10 @@ class ThreadBroker implements Broker {
     changeLimit(this.#ledger, to)
     // After it: of a member that enrols and a limit that falls at least one sees the other.
     const kept = sumOfMin(this.#ledger, tenths(systemClock.now()))
-    if (to >= before || kept <= to) return
+    if (to >= before || kept <= to) {
+      tell(this.name, 'millpond:limit', () => ({ limit: to, before }))
+      return
+    }
     changeLimit(this.#ledger, before)
     throw new BrokerError(
       'ERR_BROKER_MISMATCH',
@@ -189,11 +193,14 @@ class ThreadBroker implements Broker {
     const { words } = this.#ledger
     if (words[header.nonce] !== nonce[0] || words[header.nonce + 1] !== nonce[1]) return false
     const seat = { ledger: this.#ledger, row, life: nextLife(life, status.alive) }
+    const thread = Atomics.load(words, at(this.#ledger, row, 'thread'))
     this.#ports.add(port)
     port.on('close', () => {
       this.#ports.delete(port)
       // Does nothing if the member has left in order.
+      const lost = lifeOf(this.#ledger, row) === seat.life
       bury(this.#ledger, row, seat.life)
+      if (lost) tell(this.name, 'millpond:lost', () => ({ threadId: thread, members: this.stats().members.length }))
     })
     port.unref()
     if (!confirm(seat)) port.close()

@@ -1,5 +1,6 @@
 import { header, state, stateOf, wordOf } from './layout.ts'
 import { free, renew, take } from './ledger.ts'
+import { isBeyondLimit } from './release.ts'
 import type { Host, InHand, Phase, PhaseOf, Registers } from './registers.ts'
 
 // The short way, for a member that opens or closes connections while nobody else wants any: it looks neither at all
@@ -79,5 +80,5 @@ function takeLongWay(r: Registers): void {
 
 /** Whether the pool's own doings are all that there is to settle. */
 export function isCalm(r: Registers, host: Host): boolean {
-  return !r.othersWant && !r.unsettled && r.shown.want === 0 && !(r.limit < r.slotsUsed && host.exceeds(r.limit))
+  return !r.othersWant && !r.unsettled && r.shown.want === 0 && !isBeyondLimit(r, host)
 }

@@ -18,6 +18,7 @@ import {
   leaveUnconfirmed,
 } from './enrol.ts'
 import type { Seat } from './enrol.ts'
+import { tell } from './events.ts'
 import { header, state, stateOf, tenths } from './layout.ts'
 import { close, release } from './ledger.ts'
 import { run } from './look.ts'
@@ -75,6 +76,7 @@ export class Member implements Permits {
     const seat = claimRow(ledger, { name: this.#name, min: user.min, now: tenths(this.#clock.now()) })
     const { row } = seat
     const host = new PoolHost({
+      name: this.#name,
       ledger,
       row,
       user,
@@ -88,6 +90,7 @@ export class Member implements Permits {
     this.#port = handOver(seat, (error) => this.#handedOver(place, error))
     if (this.#port) return
     this.#phase = 'joined'
+    this.#tell('millpond:join')
     // Wakes are heard from the first settling on, and others may have left something behind.
     queueMicrotask(() => this.#act())
   }
@@ -124,7 +127,9 @@ export class Member implements Permits {
   }
 
   full(): void {
-    this.#place?.host.gate.refused(this.#clock.now())
+    const now = this.#clock.now()
+    const retryAt = this.#place?.host.gate.refused(now) ?? now
+    tell(this.#name, 'millpond:full', () => ({ retryMs: retryAt - now }))
   }
 
   closing(permit: Permit): void {
@@ -180,10 +185,15 @@ export class Member implements Permits {
     else if (this.#phase === 'enrolling') leaveUnconfirmed(seat)
     this.#phase = 'left'
     bury(seat.ledger, seat.row, seat.life)
+    this.#tell('millpond:leave')
     this.#stopTimer()
     place.wakes.end()
     this.#port?.close()
     this.#port = undefined
+  }
+
+  #tell(type: 'millpond:join' | 'millpond:leave'): void {
+    tell(this.#name, type, () => ({ members: this.stats().members.length }))
   }
 
   /** How the broker and all its members stand. */
@@ -258,6 +268,7 @@ export class Member implements Permits {
     if (this.#phase !== 'enrolling') return
     if (isConfirmed(place.seat)) {
       this.#phase = 'joined'
+      this.#tell('millpond:join')
       this.#act()
       return
     }
@@ -296,6 +307,7 @@ export class Member implements Permits {
   async #reap(slot: number, word: number, identity: Identity): Promise<void> {
     const place = this.#place
     if (!place) return
+    const startedAt = this.#clock.now()
     let ended = false
     place.host.reapings++
     try {
@@ -304,6 +316,8 @@ export class Member implements Permits {
       // As good as "could not be found out".
     }
     place.host.reapings--
+    const durationMs = this.#clock.now() - startedAt
+    tell(this.#name, 'millpond:reap', () => ({ connection: identity.tag, ended, durationMs }))
     // Who has left by now has left this to others too.
     if (this.#phase !== 'joined') return
     const { r, host, seat } = place

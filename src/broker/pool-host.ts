@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts'
 import type { Identity } from '../driver.ts'
 import type { Permit, PermitUser } from '../permits.ts'
+import { tell } from './events.ts'
 import { Gate } from './gate.ts'
 import { at, header, pidOf, secretOf, state, stateOf, tagOf, tenths, wordOf } from './layout.ts'
 import type { Field, Ledger } from './layout.ts'
@@ -19,6 +20,7 @@ const stuckCloseMoves = 10
 const stuckCloseMs = 250
 
 interface PoolHostDetails {
+  readonly name: string
   readonly ledger: Ledger
   readonly row: number
   readonly user: PermitUser
@@ -46,6 +48,7 @@ export class PoolHost implements Host {
   retiring = false
 
   readonly #ledger: Ledger
+  readonly #name: string
   readonly #row: number
   readonly #user: PermitUser
   readonly #clock: Clock
@@ -56,6 +59,7 @@ export class PoolHost implements Host {
 
   constructor(details: PoolHostDetails) {
     this.#ledger = details.ledger
+    this.#name = details.name
     this.#row = details.row
     this.#user = details.user
     this.#clock = details.clock
@@ -183,6 +187,7 @@ export class PoolHost implements Host {
 
   moved(to: number): void {
     Atomics.add(this.#ledger.words, header.moves, 1)
+    tell(this.#name, 'millpond:move', () => ({ from: this.#threadOf(this.#row), to: this.#threadOf(to) }))
     this.#count(this.#row, 'given')
     this.#count(to, 'received')
   }
@@ -207,6 +212,10 @@ export class PoolHost implements Host {
       if (Atomics.load(this.#ledger.words, at(this.#ledger, row, 'idle')) > 0) return true
     }
     return false
+  }
+
+  #threadOf(row: number): number {
+    return Atomics.load(this.#ledger.words, at(this.#ledger, row, 'thread'))
   }
 
   #count(row: number, name: Extract<Field, 'given' | 'received'>): void {

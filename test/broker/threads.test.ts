@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -92,6 +93,10 @@ describe('Member, in threads of their own', () => {
       await until(() => broker.stats().members.some(({ wants }) => wants === 2))
       if (death !== 'terminated') a.tell({ busy: true })
       await a.hear('done')
+      const lost: unknown[] = []
+      const onLost = (event: unknown): void => void lost.push(event)
+      subscribe('millpond:lost', onLost)
+      const { threadId } = a.worker
       await a.worker.terminate()
       const reaped = [(await b.hear('reaped')).identity!, (await b.hear('reaped')).identity!]
       expect(new Set(reaped.map(({ tag }) => tag))).toEqual(new Set(tags))
@@ -101,6 +106,8 @@ describe('Member, in threads of their own', () => {
       for (const tag of tags) expect(now).not.toContain(tag)
       expect(broker.stats()).toMatchObject({ held: 2, limbo: 0, free: 0 })
       expect(broker.stats().members).toHaveLength(1)
+      unsubscribe('millpond:lost', onLost)
+      expect(lost).toEqual([{ type: 'millpond:lost', broker: broker.name, threadId, members: 1 }])
     })
   }
 
