@@ -3,7 +3,7 @@ import type { BrokerStats, PoolStats } from './stats.ts'
 /** What every error of millpond extends. Test `code` or the class; the text is for people and may change. */
 export class PoolError extends Error {
   override readonly name: string = 'PoolError'
-  /** Stable, starts with `ERR_`. */
+  /** Stable; starts with `ERR_`, but for that of a query that was cancelled. */
   readonly code: string
 
   constructor(code: string, message: string, options?: ErrorOptions) {
@@ -160,6 +160,56 @@ export class ConnectionLostError extends PoolError {
       `The connection was lost while it was in use${cause === undefined ? '' : `: ${messageOf(cause)}`}.`,
       cause === undefined ? undefined : { cause },
     )
+  }
+}
+
+/** What a query was doing when its time ran out: waiting for a connection or for its turn, or running on the server. */
+export type QueryPhase = 'queue' | 'run'
+
+/** A query met its deadline. One that ran was cancelled; whether it took effect is not known. */
+export class QueryTimeoutError extends PoolError {
+  override readonly name = 'QueryTimeoutError'
+  readonly phase: QueryPhase
+  readonly waitedMs: number
+  readonly timeoutMs: number
+  readonly stats: PoolStats
+
+  constructor(details: { phase: QueryPhase; waitedMs: number; timeoutMs: number; stats: PoolStats }) {
+    const { phase, waitedMs, timeoutMs, stats } = details
+    const why = phase === 'run' ? 'it was cancelled' : inWords(stats)
+    super(
+      'ERR_QUERY_TIMEOUT',
+      `Cannot finish a query on "${stats.name}" within ${timeoutMs} ms (phase: ${phase}): ${why}.`,
+    )
+    this.phase = phase
+    this.waitedMs = waitedMs
+    this.timeoutMs = timeoutMs
+    this.stats = stats
+  }
+}
+
+/** A query was cancelled where the server has nothing to say of it. Its `code` is the one of the server's own error. */
+export class QueryCancelledError extends PoolError {
+  override readonly name = 'QueryCancelledError'
+
+  constructor() {
+    super('57014', 'The query was cancelled.')
+  }
+}
+
+/** A query on a connection whose own cursor or COPY is open: it would wait for what waits for it. */
+export class SessionBusyError extends PoolError {
+  override readonly name = 'SessionBusyError'
+  /** What is open. */
+  readonly open: 'cursor' | 'copy'
+
+  constructor(open: 'cursor' | 'copy') {
+    const what = open === 'cursor' ? 'a cursor' : 'a COPY'
+    super(
+      'ERR_SESSION_BUSY',
+      `Cannot run a query while ${what} of the same connection is open: end it first, or use another connection.`,
+    )
+    this.open = open
   }
 }
 

@@ -3,17 +3,18 @@ import { Deque } from '../deque.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import type { Identity } from '../driver.ts'
-import { ConnectionLostError } from '../errors.ts'
+import { ConnectionLostError, QueryCancelledError, SessionBusyError } from '../errors.ts'
 import { orAborted } from '../deadline.ts'
 import { sendCancelRequest } from './cancel.ts'
 import type { Address } from './dial.ts'
 import { serverError } from './connect-error.ts'
 import type { TransactionStatus } from './frames.ts'
-import { cancelUnsent, failNextPortion, freeze } from './query.ts'
+import { keepStream } from './copy.ts'
+import { cancelUnsent, freeze, rejectEarly } from './query.ts'
 import type { RawQuery } from './query.ts'
 import { Traces, traceOfText } from './reset.ts'
 import { Task } from './task.ts'
-import type { CopyStream, RunOptions } from './task.ts'
+import type { RunOptions, StreamListener } from './task.ts'
 import type { Inner } from './template.ts'
 import type { Wire } from './wire.ts'
 
@@ -93,6 +94,14 @@ export class Connection {
     return this.#current !== undefined && (this.#wire.frames.copy !== undefined || this.#wire.frames.suspended)
   }
 
+  /** What of this query is in the hands of its reader: what is run behind it would wait for its reader. */
+  openFor(query: RawQuery): 'cursor' | 'copy' | undefined {
+    const task = this.#current
+    if (!task || task.query !== query || task.left || query.reader?.left) return undefined
+    const { copy, portal } = this.#wire.frames
+    return copy ? 'copy' : portal ? 'cursor' : undefined
+  }
+
   /** Syncs and queries sent; for tests of what costs a round trip. */
   get roundTrips(): number {
     return this.#wire.frames.asked
@@ -114,19 +123,21 @@ export class Connection {
 
   // ── Running ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Runs a query, after those before it. */
+  /** Runs a query, after those before it. A cursor or a COPY that is open is not waited for, unless it is the pool who asks. */
   run(query: RawQuery, options: RunOptions = noOptions): Task {
     const task = new Task(query, options)
     query.runsOn = this
-    if (this.#lost) {
-      query.reject(new ConnectionLostError(this.#lost.cause))
-      task.done()
-    } else if (this.idle) {
-      this.#handOver(task)
-    } else {
-      this.#queue.pushBack(task)
-    }
+    const open = this.#current && !task.own ? this.openFor(this.#current.query) : undefined
+    if (this.#lost) this.#refuse(task, new ConnectionLostError(this.#lost.cause))
+    else if (open) this.#refuse(task, new SessionBusyError(open))
+    else if (this.idle) this.#handOver(task)
+    else this.#queue.pushBack(task)
     return task
+  }
+
+  #refuse(task: Task, error: Error): void {
+    task.query.reject(error)
+    task.done()
   }
 
   /** Runs a statement of the pool's own. The signal ends the waiting, not the statement. */
@@ -208,7 +219,7 @@ export class Connection {
     const { query } = task
     this.#current = task
     if (task.own !== this.#plain) this.#inner.plain((this.#plain = task.own))
-    if (!task.own) keepStream(task)
+    if (!task.own) keepStream(task, this.#streaming)
     this.#inner.handler(query)
     freeze(query)
     if (task.own || query.string === undefined) return
@@ -218,7 +229,8 @@ export class Connection {
 
   #wrote(): void {
     const task = this.#current
-    if (!task || task.wrote) return
+    // The stream of a COPY that has ended may still say so, which means nothing to the server.
+    if (!task || task.wrote || this.#wire.frames.quiet) return
     task.wrote = true
     if (task.cancelling) this.#sendCancel()
   }
@@ -242,6 +254,9 @@ export class Connection {
       this.#settle()
     } else if (task.query.cursorFn && !task.query.active && frames.midway) {
       this.#lose(new Error('a portion of a cursor could not be read'))
+    } else if (task.cancelling && frames.suspended) {
+      // The request came too late for this portion.
+      task.query.reader?.leave()
     }
   }
 
@@ -250,6 +265,7 @@ export class Connection {
     const task = this.#current
     if (!task || !task.wrote || this.#cancels > 0 || !this.#wire.frames.quiet) return
     this.#current = undefined
+    this.#wire.drain(false)
     const tags = this.#wire.frames.takeTags()
     if (!task.own) this.traces.answered(task.trace, tags)
     task.done()
@@ -273,7 +289,40 @@ export class Connection {
     const task = this.#current
     if (!task || task.cancelling) return
     task.cancelling = true
-    if (task.wrote) this.#sendCancel()
+    if (task.wrote) this.#stop(task)
+    task.stopped()
+  }
+
+  /** The server hears of a request to cancel only where it is at work. */
+  #stop(task: Task): void {
+    const { frames } = this.#wire
+    if (frames.suspended) {
+      rejectEarly(task.query, new QueryCancelledError())
+      task.query.reader?.leave()
+    } else if (frames.copy === 'in') {
+      task.stream?.destroy(new QueryCancelledError())
+    } else {
+      if (task.stream) this.#leaveStream(task)
+      this.#sendCancel()
+    }
+  }
+
+  readonly #streaming: StreamListener = {
+    opened: (task) => {
+      if (task.cancelling) this.#stop(task)
+    },
+    closed: (task) => {
+      if (task !== this.#current || task.left || this.#wire.frames.copy !== 'out') return
+      this.#leaveStream(task)
+      this.#cancelCurrent()
+    },
+  }
+
+  /** Nobody reads it: what still comes is dropped. */
+  #leaveStream(task: Task): void {
+    task.left = true
+    task.stream?.destroy(new QueryCancelledError())
+    this.#wire.drain(true)
   }
 
   #sendCancel(): void {
@@ -295,14 +344,10 @@ export class Connection {
     const task = this.#current
     this.#current = undefined
     const error = new ConnectionLostError(reason)
-    if (task) failNextPortion(task.query, error)
-    // A stream that has only just been handed out has no reader yet who could hear of it.
-    task?.stream?.on('error', nothing)
     this.#wire.cut(error)
     if (task) {
       // Not all that is unfinished is known to postgres.js.
       task.query.reject(error)
-      if (task.stream && !task.stream.destroyed) task.stream.destroy(error)
       task.done()
     }
     for (let next = this.#queue.shiftFront(); next; next = this.#queue.shiftFront()) {
@@ -318,17 +363,3 @@ export class Connection {
 const noOptions: RunOptions = {}
 
 function nothing(): void {}
-
-/** The stream of a COPY: postgres.js forgets it with its last byte, before the server has confirmed it. */
-function keepStream(task: Task): void {
-  const { query } = task
-  const { resolve } = query
-  query.resolve = (value) => {
-    if (isCopyStream(value)) task.stream = value
-    resolve(value)
-  }
-}
-
-function isCopyStream(value: unknown): value is CopyStream {
-  return typeof value === 'object' && value !== null && 'destroyed' in value && 'destroy' in value
-}

@@ -33,8 +33,10 @@ export class Frames {
   intruded = false
   /** The error with which the server ended the session. */
   fatal: ErrorFields | undefined
-  /** Which way a COPY is under way. */
+  /** Which way a COPY is under way: until all of its data, or that there are no more, has passed. */
   copy: 'in' | 'out' | undefined
+  /** A cursor is open: from its first portion that was not all of it. */
+  portal = false
   /** A cursor's portion has come and nobody asked for the next one. */
   suspended = false
 
@@ -103,10 +105,18 @@ export class Frames {
             this.#unsynced = false
             this.suspended = false
             break
-          case toServer.execute:
           case toServer.close:
+            this.portal = false
             this.suspended = false
             this.#unsynced = true
+            break
+          case toServer.execute:
+            this.suspended = false
+            this.#unsynced = true
+            break
+          case toServer.copyDone:
+          case toServer.copyFail:
+            this.copy = undefined
             break
           case toServer.parse:
           case toServer.bind:
@@ -137,6 +147,7 @@ export class Frames {
             break
           case toClient.commandComplete:
             this.#rows = false
+            this.portal = false
             this.#tags.add(tagOf(payload))
             break
           case toClient.readyForQuery:
@@ -144,6 +155,7 @@ export class Frames {
             this.status = payload.toString('latin1', 0, 1) as TransactionStatus
             this.#rows = false
             this.suspended = false
+            this.portal = false
             this.copy = undefined
             break
           case toClient.errorResponse:
@@ -153,6 +165,7 @@ export class Frames {
             break
           case toClient.portalSuspended:
             this.suspended = true
+            this.portal = true
             this.#rows = false
             break
           case toClient.copyInResponse:
@@ -183,7 +196,17 @@ export class Frames {
 
 const startup = 0
 // The type bytes are letters: P is 80, and so on.
-const toServer = { parse: 80, bind: 66, describe: 68, execute: 69, close: 67, sync: 83, query: 81 } as const
+const toServer = {
+  parse: 80,
+  bind: 66,
+  describe: 68,
+  execute: 69,
+  close: 67,
+  sync: 83,
+  query: 81,
+  copyDone: 99,
+  copyFail: 102,
+} as const
 const toClient = {
   authentication: 82,
   readyForQuery: 90,

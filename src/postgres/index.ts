@@ -1,4 +1,7 @@
 export { PostgresPool, createPool } from './pool.ts'
+export type { QueryOptions } from './pool.ts'
+export type { LargeObject, PoolSql } from './large-object.ts'
+export type { QueryLimits } from './query.ts'
 export { PostgresLease } from './lease.ts'
 export type { HookSession, Password, PostgresHooks, PostgresPoolOptions } from './options.ts'
 export type { PostgresSql, Types } from './sql.ts'

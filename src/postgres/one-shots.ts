@@ -59,6 +59,8 @@ export class OneShots implements Target {
   }
 
   #runOn(lease: Lease<Connection>, query: RawQuery): void {
-    lease.connection.run(query, { done: () => void lease.release() })
+    const release = (): void => void lease.release()
+    // One that was cancelled may take its time to end: no longer than a release may.
+    lease.connection.run(query, { done: release, stopped: release })
   }
 }

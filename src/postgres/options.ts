@@ -5,6 +5,7 @@ import type { OptionError } from '../errors.ts'
 import { hookNames, poolOptionNames } from '../options.ts'
 import type { PoolOptions } from '../options.ts'
 import type { CloseReason } from '../stats.ts'
+import { checkTimeout } from './deadlines.ts'
 import { shownAddress } from './dial.ts'
 import type { Address } from './dial.ts'
 import { readEnvironment } from './environment.ts'
@@ -134,6 +135,12 @@ export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, 
    */
   serverChecks?: 'auto' | boolean
   /**
+   * For every query, from the moment it is run until its answer is complete: waiting for a connection, running, and the
+   * reading of a cursor or the stream of a COPY. At the end it is cancelled and rejects with a `QueryTimeoutError`.
+   * @default Infinity
+   */
+  queryTimeoutMs?: number
+  /**
    * Whether queries on `pool.sql` that are made inside a transaction or a session join it, and `pool.transaction()` is a
    * savepoint there. Without, each of them has a connection of its own.
    * @default true
@@ -157,6 +164,7 @@ export interface PostgresSettings {
   readonly connection: Readonly<Record<string, string>>
   readonly serverChecks: 'auto' | boolean
   readonly ambient: boolean
+  readonly queryTimeoutMs: number
   readonly fetchTypes: boolean
   /** What goes to postgres.js as it is. */
   readonly session: Readonly<
@@ -169,7 +177,7 @@ export interface PostgresSettings {
   readonly pool: PoolOptions
 }
 
-const own = ['host', 'port', 'path', 'user', 'database', 'password', 'serverChecks', 'ambient']
+const own = ['host', 'port', 'path', 'user', 'database', 'password', 'serverChecks', 'ambient', 'queryTimeoutMs']
 const ofDial = ['ssl', 'sslnegotiation', 'target_session_attrs']
 const passedOn = ['types', 'transform', 'debug', 'onnotice', 'onparameter', 'connection', 'prepare', 'fetch_types']
 const known: readonly string[] = [...own, ...ofDial, ...passedOn, ...hookNames]
@@ -224,6 +232,7 @@ export function parseOptions<T extends Types>(
     connection: startupParameters(given['connection'], parameters),
     serverChecks: serverChecksOf(given['serverChecks']),
     ambient: flag('ambient', given['ambient'], true),
+    queryTimeoutMs: checkTimeout('queryTimeoutMs', given['queryTimeoutMs']),
     fetchTypes: flag('fetch_types', given['fetch_types'] ?? parameters['fetch_types'], true),
     session: {
       prepare: flag('prepare', given['prepare'] ?? parameters['prepare'], true),

@@ -1,3 +1,4 @@
+import type postgres from 'postgres'
 import { systemClock } from '../clock.ts'
 import { Pool } from '../pool.ts'
 import type { AcquireOptions } from '../pool.ts'
@@ -7,10 +8,14 @@ import type { PoolStats } from '../stats.ts'
 import { Ambient } from './ambient.ts'
 import { OutsideDriver, callsOutside } from './ambient-outside.ts'
 import type { Connection } from './connection.ts'
+import { Deadlines, checkLimits } from './deadlines.ts'
+import { openLargeObject } from './large-object.ts'
+import type { LargeObject, PoolSql } from './large-object.ts'
 import { PostgresLease } from './lease.ts'
 import { OneShots } from './one-shots.ts'
 import { parseOptions } from './options.ts'
 import type { PostgresPoolOptions } from './options.ts'
+import type { QueryLimits, Target } from './query.ts'
 import type { Scope, TransactionSql } from './scope.ts'
 import { PostgresSession } from './session.ts'
 import { createSql } from './sql.ts'
@@ -19,6 +24,12 @@ import { Template } from './template.ts'
 import { Transactions } from './transaction.ts'
 import { checkTransactionOptions } from './transaction-options.ts'
 import type { SessionOptions, TransactionOptions } from './transaction-options.ts'
+
+/** What `pool.query()` takes. */
+export interface QueryOptions extends QueryLimits {
+  /** Whether the server keeps the statement's plan: for texts that come again and again. @default false */
+  readonly prepare?: boolean
+}
 
 /**
  * Connections to one PostgreSQL database, through postgres.js.
@@ -38,11 +49,13 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
    * made inside a transaction or a session of this pool (`transaction()`, `session().run()`) belongs to that, whenever it
    * runs: after the end it rejects with `LeaseReleasedError`.
    */
-  readonly sql: PostgresSql<T>
+  readonly sql: PoolSql<T>
   readonly #pool: Pool<Connection>
   readonly #template: Template
   readonly #ambient: Ambient<Scope>
   readonly #transactions: Transactions<T>
+  readonly #deadlines: Deadlines
+  readonly #target: () => Target
 
   /** Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'`. Does no I/O. */
   constructor(url: string | URL | undefined, options?: PostgresPoolOptions<T>) {
@@ -63,7 +76,17 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     this.#transactions = new Transactions<T>(house, (wanted) => this.#acquire(wanted))
     const naming = (error: unknown): unknown => this.#transactions.naming(error)
     const oneShots = new OneShots(this.#pool, { debug, looksFirst, naming })
-    this.sql = createSql<T>(this.#template, () => this.#ambient.joined?.ambient ?? oneShots)
+    this.#deadlines = new Deadlines({
+      clock: house.clock,
+      queryTimeoutMs: settings.queryTimeoutMs,
+      acquireTimeoutMs: settings.pool.acquireTimeoutMs ?? 30_000,
+      stats: () => this.stats(),
+    })
+    this.#template.deadlines = this.#deadlines
+    this.#target = () => this.#ambient.joined?.ambient ?? oneShots
+    this.sql = Object.assign(createSql<T>(this.#template, this.#target), {
+      largeObject: (oid?: number, mode?: number) => this.#largeObject(oid, mode),
+    })
   }
 
   get name(): string {
@@ -73,6 +96,55 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   /** Resolves when `min` connections are open; rejects with an error that retrying cannot cure. Not needed first. */
   open(): Promise<void> {
     return this.#pool.open()
+  }
+
+  /**
+   * Runs one query, at once: `$1`, `$2`… in its text stand for `parameters`. Without any, the text may be several
+   * statements. Resolves to its rows, with `count` and `columns`, as `sql.unsafe()` does; rejects with the server's
+   * error (`sql.PostgresError`), as an acquire does, with a `QueryTimeoutError`, or with `signal.reason`.
+   *
+   * @example
+   * ```ts
+   * import { createPool } from 'millpond/postgres'
+   *
+   * const pool = createPool(process.env.DATABASE_URL)
+   * const orders = await pool.query<{ id: number }>('select id from orders where total > $1', [100], { timeoutMs: 500 })
+   * console.log(orders.count, orders[0]?.id)
+   * await pool.close()
+   * ```
+   */
+  async query<R extends object = postgres.Row>(
+    text: string,
+    parameters: readonly unknown[] = [],
+    { prepare = false, ...limits }: QueryOptions = {},
+  ): Promise<postgres.RowList<R[]>> {
+    const { sql } = this.with(limits)
+    return await sql.unsafe<R[]>(text, [...parameters] as never[], { prepare })
+  }
+
+  /** A tag for queries that each end in time, waiting for a connection included. Cancels them on the server. */
+  with(limits: QueryLimits): { readonly sql: PostgresSql<T> } {
+    return { sql: createSql<T>(this.#template, this.#target, checkLimits(limits)) }
+  }
+
+  /**
+   * Runs `fn` with one deadline for everything inside, until it settles: queries of this pool, on whichever tag, and
+   * acquires. At the deadline those that run or wait reject with `QueryTimeoutError` (with `AcquireTimeoutError`, where
+   * one waits for a connection to hold), or with `signal.reason`, and are cancelled on the server; `fn` itself goes on.
+   * A COMMIT that was sent is waited for.
+   *
+   * @example
+   * ```ts
+   * import { createPool } from 'millpond/postgres'
+   *
+   * const pool = createPool(process.env.DATABASE_URL)
+   * const report = async () => [await pool.sql`select 1`, await pool.sql`select 2`]
+   * console.log(await pool.within({ timeoutMs: 2_000 }, report))
+   * await pool.close()
+   * ```
+   */
+  within<R>(limits: QueryLimits, fn: () => R | PromiseLike<R>): Promise<R> {
+    return this.#deadlines.within(limits, fn)
   }
 
   /** Waits for a connection, first come, first served. Rejects with `AcquireTimeoutError` at the deadline. */
@@ -94,7 +166,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     const use = this.#pool.use((_, held) => {
       const lease = new PostgresLease<T>(held, this.#template)
       return fn(lease.sql, lease)
-    }, options)
+    }, this.#deadlines.acquiring(options))
     return use.catch(this.#nameHeld)
   }
 
@@ -177,14 +249,25 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     await this.close()
   }
 
-  #acquire(options?: AcquireOptions): Promise<Lease<Connection>> {
-    return this.#pool.acquire(options).catch(this.#nameHeld)
+  async #acquire(options?: AcquireOptions): Promise<Lease<Connection>> {
+    return await this.#pool.acquire(this.#deadlines.acquiring(options)).catch(this.#nameHeld)
+  }
+
+  async #largeObject(oid: number | undefined, mode: number | undefined): Promise<LargeObject> {
+    const around = this.#ambient.joined
+    if (around) return await openLargeObject({ sql: around.sql, commit: nothing, rollback: nothing }, oid, mode)
+    const session = this.session()
+    const { sql } = session
+    const ground = { sql, commit: () => session.commit(), rollback: () => session.rollback() }
+    return await openLargeObject(ground, oid, mode)
   }
 
   readonly #nameHeld = (error: unknown): never => {
     throw this.#transactions.naming(error)
   }
 }
+
+async function nothing(): Promise<void> {}
 
 /** A limit without a name is that of the server. What is no limit at all is left to the pool to refuse. */
 function named(options: PoolOptions, serverName: string): PoolOptions {

@@ -1,5 +1,4 @@
-import { readFile } from 'node:fs'
-import type { PathOrFileDescriptor } from 'node:fs'
+import { PoolError, QueryCancelledError } from '../errors.ts'
 
 /**
  * A query of postgres.js from inside: a promise that does nothing before somebody waits for it. Then it calls its
@@ -9,19 +8,35 @@ export interface RawQuery extends Promise<unknown> {
   handler: Handler
   canceller: ((query: RawQuery) => unknown) | null
   strings: readonly string[]
+  options: { simple?: boolean }
   resolve: (value: unknown) => void
   reject: (error: unknown) => void
   /** The text that was sent; from the hand-over on. */
   string?: string
-  /** Handed over and not settled. An async iterator over a cursor looks at it to learn whether there is more. */
+  /** The session that has it; from the hand-over on. */
+  state: unknown
+  /** Handed over and not settled. */
   active: boolean
   executed: boolean
   cancelled: unknown
   /** The error for which postgres.js sends a prepared statement a second time. */
   retried?: unknown
-  cursorFn?: unknown
+  forEachFn?: unknown
+  cursor: unknown
+  cursorFn?: ((rows: unknown) => unknown) | undefined
+  cursorRows?: number
+  /** A COPY whose stream is asked for. */
+  streaming?: boolean
+  /** Where it was made, as lines of a stack. */
+  readonly origin: string
   /** Ours: the connection that has it. */
   runsOn?: { cancel(query: RawQuery): void }
+  /** Ours: who reads its cursor. */
+  reader?: PortionReader
+  /** Ours: how long it may take, as it was when it was made. */
+  limits?: MadeLimits
+  /** Ours: sees to its deadline. */
+  watch?: { stop(): void }
   /** Runs it, if nothing has yet. */
   handle(): Promise<void>
 }
@@ -30,6 +45,37 @@ export interface Handler {
   (query: RawQuery): void
   /** Makes queries note where they were made. */
   debug?: unknown
+}
+
+/** Who reads a cursor, as its connection sees it. */
+export interface PortionReader {
+  /** It wants no more; the words for it may still be on their way to the server. */
+  readonly left: boolean
+  /** Takes the portion out of its hands: the server is told to close the cursor. */
+  leave(): void
+}
+
+/** How long a query may take. */
+export interface QueryLimits {
+  /** Cancels it and rejects with `signal.reason`. */
+  readonly signal?: AbortSignal | undefined
+  /** Milliseconds from the moment it is run, waiting for a connection included. At least 1. */
+  readonly timeoutMs?: number | undefined
+}
+
+/** The same for all that is made inside of a `within`. */
+export interface Bounds {
+  /** Its callback has settled: what that has left behind is nobody's who waits. */
+  ended: boolean
+  readonly endsAt: number
+  readonly timeoutMs: number
+  readonly signals: readonly AbortSignal[]
+}
+
+/** What holds for one query: limits of its own, and those around it. */
+export interface MadeLimits {
+  readonly own: QueryLimits | undefined
+  readonly around: Bounds | undefined
 }
 
 /** Where queries go. */
@@ -46,54 +92,20 @@ export function isQuery(made: unknown): made is RawQuery {
   return typeof made === 'object' && made !== null && 'canceller' in made && 'handler' in made
 }
 
-/** Aims queries of one maker at a target in place of the maker's own connections. */
-export class Aim {
-  readonly #handler: Handler
-  readonly #canceller: (query: RawQuery) => void
-  readonly #target: Target
-
-  constructor(target: Target) {
-    this.#target = target
-    const handler: Handler = (query) => this.#run(query)
-    handler.debug = target.debug
-    this.#handler = handler
-    this.#canceller = (query) => {
-      if (query.runsOn) return query.runsOn.cancel(query)
-      cancelUnsent(query)
-      target.left?.(query)
-    }
-  }
-
-  at(query: RawQuery): void {
-    query.handler = this.#handler
-    query.canceller = this.#canceller
-  }
-
-  /** The text is in a file, which is read when the query runs. */
-  atWithFile(query: RawQuery, path: PathOrFileDescriptor): void {
-    const handler: Handler = () => {
-      readFile(path, 'utf8', (error, text) => {
-        if (error) return query.reject(error)
-        query.strings = [text]
-        this.#run(query)
-      })
-    }
-    handler.debug = this.#handler.debug
-    query.handler = handler
-    query.canceller = this.#canceller
-  }
-
-  // A cancelled query that is handed over would block its connection for ever.
-  #run(query: RawQuery): void {
-    if (!query.cancelled) this.#target.run(query)
-  }
-}
-
-/** Ends a query that has not been handed over, as postgres.js does. */
+/** Ends a query that has not been handed over. */
 export function cancelUnsent(query: RawQuery): void {
   query.cancelled = true
-  const error = new Error('57014: canceling statement due to user request')
-  query.reject(Object.assign(error, { code: '57014' }))
+  query.reject(new QueryCancelledError())
+}
+
+/**
+ * Tells whoever waits for a query that it has failed, while its answer is still to come. To postgres.js it goes on: what
+ * comes is read as its answer.
+ */
+export function rejectEarly(query: RawQuery, error: unknown): void {
+  const { active } = query
+  query.reject(error)
+  query.active = active
 }
 
 /**
@@ -107,21 +119,6 @@ export function freeze(query: RawQuery): void {
 const frozen = { simple: late, cursor: late, describe: late, forEach: late, raw: late, values: late }
 
 function late(): never {
-  throw new Error('Cannot change a query that has been sent: call .values(), .cursor() … before it is awaited.')
-}
-
-function nothing(): void {}
-
-/**
- * For a query whose connection is lost while its cursor waits for the reader to ask for more: `active` turned false
- * would look like the end of the rows.
- */
-export function failNextPortion(query: RawQuery, error: Error): void {
-  if (!query.cursorFn) return
-  void Object.defineProperty(query, 'active', {
-    get: () => {
-      throw error
-    },
-    set: nothing,
-  })
+  const message = 'Cannot change a query that has been sent: call .values(), .cursor() … before it is awaited.'
+  throw new PoolError('ERR_QUERY_SENT', message)
 }

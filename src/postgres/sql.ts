@@ -1,7 +1,9 @@
 import type { PathOrFileDescriptor } from 'node:fs'
 import type postgres from 'postgres'
-import { Aim, isQuery } from './query.ts'
-import type { RawQuery, Target } from './query.ts'
+import { Aim } from './aim.ts'
+import type { Deadlines } from './deadlines.ts'
+import { isQuery } from './query.ts'
+import type { QueryLimits, RawQuery, Target } from './query.ts'
 
 /** What postgres.js calls types: how values of your own travel. */
 export type Types = Record<string, postgres.PostgresType>
@@ -19,32 +21,48 @@ export type TypeValues<T extends Types> = Types extends T
  * postgres.js's tag: queries (`` sql`select ${id}` ``), fragments, `sql(object)` helpers, `unsafe`, `json`, `array`,
  * `typed`, `file`, `notify`. A query does nothing before it is awaited or otherwise run.
  */
-export interface PostgresSql<T extends Types = {}> extends postgres.ISql<TypeValues<T>> {}
+export interface PostgresSql<T extends Types = {}> extends postgres.ISql<TypeValues<T>> {
+  /** Ends a cursor, when its callback returns it. */
+  readonly CLOSE: {}
+  /** Same as `CLOSE`. */
+  readonly END: this['CLOSE']
+  /** The class of the server's errors. */
+  readonly PostgresError: typeof postgres.PostgresError
+}
 
 type Make = (...values: unknown[]) => unknown
 
 /** Whose tag makes the queries. */
 interface Maker {
   readonly sql: postgres.Sql
+  readonly deadlines?: Deadlines | undefined
 }
 
 /** A tag whose queries go to the target: to one for all, or to that of the moment in which each of them is made. */
-export function createSql<T extends Types>(template: Maker, target: Target | (() => Target)): PostgresSql<T> {
+export function createSql<T extends Types>(
+  template: Maker,
+  target: Target | (() => Target),
+  limits?: QueryLimits,
+): PostgresSql<T> {
   const make = template.sql as unknown as Make &
     Record<'unsafe' | 'file', Make> &
-    Record<'typed' | 'types' | 'json' | 'array', unknown>
-  const aim = typeof target === 'function' ? aimOfNow(target) : aimAlways(target)
+    Record<'typed' | 'types' | 'json' | 'array' | 'CLOSE' | 'PostgresError', unknown>
+  const { typed, types, json, array, CLOSE, PostgresError } = make
+  const aimAt = (one: Target): Aim => new Aim(one, { closing: CLOSE, deadlines: template.deadlines, limits })
+  const aim = typeof target === 'function' ? aimOfNow(target, aimAt) : aimAlways(aimAt(target))
   const aimed = (made: unknown): unknown => {
     if (isQuery(made)) aim().at(made)
     return made
   }
   const sql = (...values: unknown[]): unknown => aimed(make(...values))
-  const { typed, types, json, array } = make
   Object.assign(sql, {
     typed,
     types,
     json,
     array,
+    CLOSE,
+    END: CLOSE,
+    PostgresError,
     unsafe: (...values: unknown[]) => aimed(make.unsafe(...values)),
     file: (path: PathOrFileDescriptor, ...values: unknown[]) => {
       const query = make.file(path, ...values) as RawQuery
@@ -57,17 +75,16 @@ export function createSql<T extends Types>(template: Maker, target: Target | (()
   return tag
 }
 
-function aimAlways(target: Target): () => Aim {
-  const aim = new Aim(target)
+function aimAlways(aim: Aim): () => Aim {
   return () => aim
 }
 
-function aimOfNow(targetOfNow: () => Target): () => Aim {
+function aimOfNow(targetOfNow: () => Target, aimAt: (target: Target) => Aim): () => Aim {
   const aims = new WeakMap<Target, Aim>()
   return () => {
     const target = targetOfNow()
     let aim = aims.get(target)
-    if (!aim) aims.set(target, (aim = new Aim(target)))
+    if (!aim) aims.set(target, (aim = aimAt(target)))
     return aim
   }
 }

@@ -6,6 +6,8 @@ import type { Trace } from './reset.ts'
 export interface RunOptions {
   /** Called once, when the wire is quiet again after the query, or the query will not be sent (any more). */
   done?: () => void
+  /** Called once it has been asked to stop: its answer is of no use to anybody any more. */
+  stopped?: () => void
   /** The pool's own: its traces are not the lease's. */
   own?: boolean
 }
@@ -14,14 +16,23 @@ export interface RunOptions {
 export interface CopyStream {
   readonly destroyed: boolean
   destroy(error: Error): unknown
-  on(event: 'error', listener: () => void): unknown
+  on(event: 'error' | 'close', listener: () => void): unknown
+}
+
+/** What becomes of the stream of a COPY. */
+export interface StreamListener {
+  /** It is handed to its user. */
+  opened(task: Task): void
+  /** It has ended, or was destroyed. */
+  closed(task: Task): void
 }
 
 /** One query on its way through a connection. */
 export class Task implements Linked<Task> {
   readonly query: RawQuery
   readonly own: boolean
-  readonly done: () => void
+  readonly #done: () => void
+  readonly stopped: () => void
   /** Some of it has been written. Before that, a quiet wire says nothing. */
   wrote = false
   retried = false
@@ -29,15 +40,23 @@ export class Task implements Linked<Task> {
   trace: Trace = 'nothing'
   /** What a COPY has handed out. */
   stream: CopyStream | undefined
+  /** Its reader has left that. */
+  left = false
 
   next: Task | undefined
   previous: Task | undefined
   deque: object | undefined
 
-  constructor(query: RawQuery, { done = nothing, own = false }: RunOptions) {
+  constructor(query: RawQuery, { done = nothing, stopped = nothing, own = false }: RunOptions) {
     this.query = query
-    this.done = done
+    this.#done = done
+    this.stopped = stopped
     this.own = own
+  }
+
+  done(): void {
+    this.query.watch?.stop()
+    this.#done()
   }
 }
 

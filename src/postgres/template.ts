@@ -1,4 +1,5 @@
 import postgres from 'postgres'
+import type { Deadlines } from './deadlines.ts'
 import type { PostgresSettings } from './options.ts'
 import { isQuery } from './query.ts'
 import type { Handler, RawQuery } from './query.ts'
@@ -48,6 +49,8 @@ export interface Session {
 export class Template {
   readonly sql: postgres.Sql
   readonly options: SessionOptions
+  /** How long its queries may take. */
+  deadlines: Deadlines | undefined
   readonly #settings: PostgresSettings
 
   constructor(settings: PostgresSettings) {

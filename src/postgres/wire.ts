@@ -44,6 +44,7 @@ export class Wire extends EventEmitter {
   #live = true
   #cause: unknown
   #hungUp = false
+  #drains = false
   readonly #released: Deferred<void> = deferred()
   #seen: 'nothing' | 'fin' | 'other' = 'nothing'
 
@@ -80,6 +81,13 @@ export class Wire extends EventEmitter {
   /** Resolves when the server has let the session go; rejects if the socket ended without that being seen. */
   get released(): Promise<void> {
     return this.#released.promise
+  }
+
+  /** Whether it reads on although nobody takes what comes: the rest of a COPY that its reader has left. */
+  drain(on: boolean): void {
+    if (this.#drains === on) return
+    this.#drains = on
+    if (on) this.#socket.resume()
   }
 
   ref(): void {
@@ -137,7 +145,7 @@ export class Wire extends EventEmitter {
   }
 
   pause(): this {
-    if (this.#live) this.#socket.pause()
+    if (this.#live && !this.#drains) this.#socket.pause()
     return this
   }
 
