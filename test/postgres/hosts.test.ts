@@ -219,7 +219,7 @@ describe('a failover', () => {
     // No FIN: nobody has seen the sessions end.
     for (const socket of sockets) socket.resetAndDestroy()
     await Promise.all(before.map((lease) => lease.release()))
-    await until(() => pool.stats().doubtful > 0 || pool.stats().size === 0)
+    await until(() => pool.stats().doubtful === 2)
     const after = [await pool.acquire(), await pool.acquire()]
     expect(await portOfLease(after)).toBe(readOnly.port)
     await Promise.all(after.map((lease) => lease.release()))

@@ -31,6 +31,14 @@ async function present({ cert, key }: { cert: string; key: string }): Promise<vo
   await admin.unsafe(`select pg_reload_conf()`)
 }
 
+/** Puts lines before those that say who may log in, and how. */
+async function allow(...lines: readonly string[]): Promise<void> {
+  const path = String((await admin`show hba_file`)[0]?.['hba_file'])
+  const rows = lines.map((line) => `('${line}')`).join(', ')
+  await admin.unsafe(`copy (values ${rows}) to program 'cat - ${path} > hba.new; mv hba.new ${path}'`)
+  await admin.unsafe('select pg_reload_conf()')
+}
+
 beforeAll(async () => {
   server = await startServer({ log_connections: 'off' })
   admin = postgres(server.url, { max: 1, onnotice: () => undefined })
@@ -121,11 +129,7 @@ describe('TLS', () => {
 
   test('Opener.open() says what may help where the server wants TLS', async () => {
     await admin.unsafe(`create role private login password 'p'`)
-    const path = String((await admin`show hba_file`)[0]?.['hba_file'])
-    await admin.unsafe(
-      `copy (select 'hostnossl all private all reject') to program 'cat - ${path} > hba.new; mv hba.new ${path}'`,
-    )
-    await admin.unsafe('select pg_reload_conf()')
+    await allow('hostnossl all private all reject')
     await until(
       async () =>
         (await rejection(open({ user: 'private', password: 'p' }).then(() => Promise.reject(new Error('in')))))
@@ -167,7 +171,7 @@ describe('TLS', () => {
     await under.close(terminated)
   })
 
-  test('a pool over TLS moves much data and lets its process end', async () => {
+  test('a pool over TLS moves much data', async () => {
     await using pool = new PostgresPool(`${server.url}?sslmode=require`, { max: 4 })
     const texts = await Promise.all(
       Array.from({ length: 40 }, async (_, i) => {
@@ -176,6 +180,32 @@ describe('TLS', () => {
       }),
     )
     expect(texts).toEqual(texts.map((_, i) => `${i % 10}300000100000`))
+  })
+})
+
+describe('a login at a real server', () => {
+  const methods = ['scram-sha-256', 'md5', 'password', 'trust'] as const
+
+  test('Opener.open() logs in by every method that postgres.js knows, with TLS and without', async () => {
+    await admin.unsafe(`set password_encryption = 'scram-sha-256'`)
+    await allow(...methods.map((method) => `host all "by ${method}" all ${method}`))
+    for (const method of methods) {
+      await admin.unsafe(`set password_encryption = '${method === 'md5' ? 'md5' : 'scram-sha-256'}'`)
+      await admin.unsafe(`create role "by ${method}" login password 'geheim, ü'`)
+    }
+    await until(async () => (await admin`select error from pg_hba_file_rules where error is not null`).length === 0)
+    for (const method of methods) {
+      for (const ssl of [false, 'require'] as const) {
+        const under = new DriverUnderTest(server.url, { user: `by ${method}`, password: 'geheim, ü', ssl })
+        const connection = await under.open()
+        const [row] = await connection.ask(`select system_user as name`)
+        expect(row).toEqual({ name: method === 'trust' ? null : `${method}:by ${method}` })
+        await under.close(connection)
+      }
+      const wrong = openError({ user: `by ${method}`, password: 'wrong' })
+      if (method === 'trust') expect((await rejection(wrong)).message).toBe('it did not reject')
+      else expect(await wrong).toMatchObject({ retryable: false, doubtful: false, cause: { code: '28P01' } })
+    }
   })
 })
 
