@@ -279,6 +279,11 @@ function count(option: string, value: unknown, fallback: number, range: Range): 
   return number(option, value, range, 'a whole number', 2 ** 20, Number.isInteger)
 }
 
+/** Checks a whole number. */
+export function whole(option: string, value: unknown, { from, to }: { from: number; to: number }): number {
+  return number(option, value, { from }, 'a whole number', to, Number.isInteger)
+}
+
 /** Checks a time in milliseconds. */
 export function duration(option: string, value: unknown, fallback: number, range: Range = {}): number {
   if (value === undefined) return fallback

@@ -4,7 +4,8 @@ import type { MessagePort } from 'node:worker_threads'
 import { systemClock } from '../clock.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
-import { BrokerError, optionRangeError, optionTypeError } from '../errors.ts'
+import { BrokerError, optionTypeError } from '../errors.ts'
+import { whole } from '../options.ts'
 import type { BrokerStats } from '../stats.ts'
 import { bury } from './bury.ts'
 import { closedError, confirm, environmentKey, isClosed, sumOfMin } from './enrol.ts'
@@ -153,7 +154,7 @@ class ThreadBroker implements Broker {
 
   resize(limit: number): void {
     if (this.isClosed) throw closedError(this.name)
-    const to = whole('limit', limit, this.#ledger.room)
+    const to = whole('limit', limit, { from: 1, to: this.#ledger.room })
     const before = this.limit
     changeLimit(this.#ledger, to)
     // After it: of a member that enrols and a limit that falls at least one sees the other.
@@ -235,12 +236,9 @@ function checked(options: BrokerOptions): Required<BrokerOptions> {
   if (typeof name !== 'string' || name === '') {
     throw optionTypeError('name', 'name must be a string that is not empty.')
   }
-  return { name, limit: whole('limit', limit, maxSlots), members: whole('members', members, maxRows) }
-}
-
-function whole(option: string, value: unknown, most: number): number {
-  const allowed = `${option} must be a whole number from 1 to ${most}`
-  if (typeof value !== 'number') throw optionTypeError(option, `${allowed}: got ${typeof value}.`)
-  if (!Number.isInteger(value) || value < 1 || value > most) throw optionRangeError(option, `${allowed}: got ${value}.`)
-  return value
+  return {
+    name,
+    limit: whole('limit', limit, { from: 1, to: maxSlots }),
+    members: whole('members', members, { from: 1, to: maxRows }),
+  }
 }

@@ -59,7 +59,7 @@ export function findLedger(name: string): Ledger {
 }
 
 /** After so long an enrolment that nobody has confirmed is taken to be that of a thread that has died since. */
-const forgottenMs = 60_000
+const forgottenMs = 10_000
 
 /** Takes a row. Throws a `BrokerError` if none is left, or if more connections are to be kept than there may be. */
 export function claimRow(ledger: Ledger, details: { name: string; min: number; now: number }): Seat {
