@@ -1,52 +1,88 @@
-/** An abort that reaches a thread also while it computes: one word in shared memory. 0: go on, 1: stop, 2: over. */
-export type AbortWord = Int32Array
+import { threadId } from 'node:worker_threads'
 
+/**
+ * What both sides of one call share, since a thread that computes reads no messages.
+ *
+ *   0  go on, stop (the caller has given up), late (its time is over), or over (the task is)
+ *   1  the thread that runs it; 0 before that
+ *   2  how many of its progress values the caller has taken
+ */
+export type CallWords = Int32Array
+
+const goOn = 0
 const stop = 1
-const over = 2
+const late = 2
+const over = 3
 
-export function createAbortWord(): AbortWord {
-  return new Int32Array(new SharedArrayBuffer(4))
+export function createCallWords(): CallWords {
+  return new Int32Array(new SharedArrayBuffer(12))
 }
 
-/** The caller gives up. */
-export function abort(word: AbortWord): void {
-  Atomics.store(word, 0, stop)
-  Atomics.notify(word, 0)
+/** The caller gives up; `because` it wanted to, or since its time is over. */
+export function giveUp(words: CallWords, because: 'aborted' | 'timeout'): void {
+  Atomics.compareExchange(words, 0, goOn, because === 'timeout' ? late : stop)
+  Atomics.notify(words, 0)
 }
 
-/** The other side of an abort word. */
+export function isGivenUp(words: CallWords): boolean {
+  const state = Atomics.load(words, 0)
+  return state === stop || state === late
+}
+
+/** The thread that runs the call, or 0. */
+export function threadOf(words: CallWords): number {
+  return Atomics.load(words, 1)
+}
+
+export function countTaken(words: CallWords): void {
+  Atomics.add(words, 2, 1)
+}
+
+export function taken(words: CallWords): number {
+  return Atomics.load(words, 2)
+}
+
+/** The task's side of its words. */
 export class Abortable {
-  readonly #word: AbortWord | undefined
-  readonly #controller = new AbortController()
+  readonly #words: CallWords
+  #controller: AbortController | undefined
 
-  constructor(word: AbortWord | undefined) {
-    this.#word = word
-    if (!word) return
-    const wait = Atomics.waitAsync(word, 0, 0)
-    const seen = (): void => {
-      if (Atomics.load(word, 0) === stop) this.#controller.abort()
-    }
-    if (wait.async) void wait.value.then(seen)
-    else seen()
+  constructor(words: CallWords) {
+    this.#words = words
+    Atomics.store(words, 1, threadId)
   }
 
+  /** Waits for the word only once somebody has asked for it. */
   get signal(): AbortSignal {
-    return this.#controller.signal
+    if (this.#controller) return this.#controller.signal
+    const controller = new AbortController()
+    this.#controller = controller
+    const wait = Atomics.waitAsync(this.#words, 0, goOn)
+    if (wait.async) void wait.value.then(() => this.#look())
+    else this.#look()
+    return controller.signal
   }
 
   get aborted(): boolean {
-    return this.#word !== undefined && Atomics.load(this.#word, 0) === stop
+    return isGivenUp(this.#words)
   }
 
   throwIfAborted(): void {
-    if (this.aborted) this.#controller.abort()
-    this.#controller.signal.throwIfAborted()
+    if (!this.aborted) return
+    const { signal } = this
+    this.#look()
+    signal.throwIfAborted()
   }
 
   /** The task is over: nobody waits for the word any more. */
   end(): void {
-    if (!this.#word) return
-    Atomics.compareExchange(this.#word, 0, 0, over)
-    Atomics.notify(this.#word, 0)
+    Atomics.compareExchange(this.#words, 0, goOn, over)
+    if (this.#controller) Atomics.notify(this.#words, 0)
+  }
+
+  #look(): void {
+    if (!this.aborted) return
+    const isLate = Atomics.load(this.#words, 0) === late
+    this.#controller?.abort(isLate ? new DOMException('The time of the task is over', 'TimeoutError') : undefined)
   }
 }

@@ -4,7 +4,26 @@
  * @module
  */
 export { createService } from './service.ts'
-export type { Service } from './service.ts'
-export type { ServerOptions, ServiceOptions, TasksOptions } from './options.ts'
+export type { Service, ServiceStats } from './service.ts'
+export type { GroupedServiceOptions, PlainPoolOptions, ServerOptions, ServiceOptions, TasksOptions } from './options.ts'
 export { serverModule, taskModule } from './modules.ts'
-export type { Run, RunOptions, ServerContext, ServerModule, TaskContext, TaskModule, TaskNames } from './modules.ts'
+export type {
+  Run,
+  RunAll,
+  RunAllOptions,
+  RunOptions,
+  ServerContext,
+  ServerModule,
+  TaskContext,
+  TaskModule,
+  TaskNames,
+  TaskRun,
+  TasksOf,
+} from './modules.ts'
+export type { Cloned } from './cloned.ts'
+export { definePool } from './define-pool.ts'
+export type { DefinedTypes, PoolDefinition, PoolDefinitionOptions } from './define-pool.ts'
+export { TaskDeadlockError, TaskQueueFullError, TaskTimeoutError } from './errors.ts'
+export { piscinaOptions } from './piscina.ts'
+export type { TaskStats } from './tasks.ts'
+export { transfer } from './transfer.ts'

@@ -1,5 +1,8 @@
+import type { Transferable } from 'node:worker_threads'
 import type { PostgresPool } from '../postgres/index.ts'
 import { optionTypeError } from '../errors.ts'
+import type { Cloned } from './cloned.ts'
+import type { DefinedTypes } from './define-pool.ts'
 
 declare const exportsOf: unique symbol
 
@@ -33,22 +36,40 @@ export function serverModule(url: URL): ServerModule {
   return { href: hrefOf('serverModule', url) }
 }
 
-/** What a task gets beside its input. */
-export interface TaskContext {
-  /** This thread's pool, under the limit that all threads share. */
-  readonly pool: PostgresPool
+/**
+ * What a task gets beside its input. `M` is what `run` may call; `D` the definition of the pool, or the module that has it
+ * (`typeof import('./db.js')`), for its custom types.
+ */
+export interface TaskContext<M = unknown, D = {}> {
+  /**
+   * This thread's pool, under the limit that all threads share. A lease that the task has not released when it ends is
+   * reported and revoked. Before a long synchronous stretch, `pool.releaseIdle()` gives idle connections back.
+   */
+  readonly pool: PostgresPool<DefinedTypes<D>>
   /** Aborts when the caller gives up. A loop that never awaits does not see it: poll `aborted` there. */
   readonly signal: AbortSignal
   /** Whether the caller has given up; true at once, also in the middle of a loop that never awaits. */
   readonly aborted: boolean
   /** Throws the signal's reason if the caller has given up. */
   readonly throwIfAborted: () => void
+  /**
+   * Tells the caller how far it is. As long as the caller has not taken 64 values, each further one takes the place of
+   * the one before it; the last one always arrives. Throws `TaskError` for what cannot cross threads.
+   */
+  readonly progress: (value: unknown) => void
+  /** Says of the result what is to be moved instead of being copied: `return transfer(bytes, [bytes.buffer])`. */
+  readonly transfer: <T extends object>(value: T, list: readonly Transferable[]) => T
+  /**
+   * Runs another task, on a worker of its own; it is given up when this one is. Rejects with `TaskDeadlockError` where
+   * it could only start once this task has ended.
+   */
+  readonly run: Run<M>
 }
 
 /** What a server gets to start with. */
-export interface ServerContext<M = unknown> {
+export interface ServerContext<M = unknown, D = {}> {
   /** This thread's pool, under the limit that all threads share. */
-  readonly pool: PostgresPool
+  readonly pool: PostgresPool<DefinedTypes<D>>
   /** Runs a task on a task worker. */
   readonly run: Run<M>
   /** Whatever the service's options say for this server. */
@@ -62,33 +83,90 @@ export interface ServerContext<M = unknown> {
 }
 
 // oxlint-disable-next-line no-explicit-any -- any task's input is allowed here; `run` checks each against its own
-type AnyTask = (input: any, context: TaskContext) => unknown
+type AnyTask = (input: any, context: any) => unknown
 
 /** The exports of a module that are tasks. */
 export type TaskNames<M> = {
   [K in keyof M]: K extends 'default' ? never : K extends string ? (M[K] extends AnyTask ? K : never) : never
 }[keyof M]
 
+type Names<G> = { [N in keyof G & string]: `${N}.${TaskNames<G[N]>}` }[keyof G & string]
+
+/**
+ * Several modules of tasks as one, as `run` sees them: `TasksOf<{ images: typeof import('./images.js') }>` has
+ * `'images.resize'`.
+ */
+export type TasksOf<G> = {
+  [K in Names<G>]: K extends `${infer N}.${infer T}`
+    ? N extends keyof G
+      ? T extends keyof G[N]
+        ? G[N][T]
+        : never
+      : never
+    : never
+}
+
 type InputOf<T> = T extends () => unknown
   ? undefined
   : T extends (input: infer I, ...rest: never[]) => unknown
     ? I
     : never
-type ResultOf<T> = T extends (...args: never[]) => infer R ? Awaited<R> : never
+type ResultOf<T> = T extends (...args: never[]) => infer R ? Cloned<Awaited<R>> : never
+type Arguments<T, O> =
+  undefined extends InputOf<T> ? [input?: InputOf<T>, options?: O] : [input: InputOf<T>, options?: O]
 
 /** What one call of a task may say for itself. */
 export interface RunOptions {
   /** Gives up: the call rejects with `signal.reason` at once, and the task is told. */
   signal?: AbortSignal
+  /**
+   * Gives up with a `TaskTimeoutError` when the task is not done by then, waiting for a worker included.
+   * @default Infinity
+   */
+  timeoutMs?: number
+  /** What of the input is moved instead of being copied. It is of no more use here. */
+  transfer?: readonly Transferable[]
+  /**
+   * Of the calls that wait for a worker, those of a higher priority start first.
+   * @default 0
+   */
+  priority?: number
+  /** Hears what the task tells with `progress`, before the result comes. If it throws, the call rejects with that. */
+  onProgress?: (value: unknown) => void
 }
 
-/** Calls a task by its name; input and result are those of the exported function. */
-export type Run<M> = <K extends TaskNames<M>>(
+/** What `runAll` may be told, for itself and for each of its calls. */
+export interface RunAllOptions extends Omit<RunOptions, 'onProgress' | 'transfer'> {
+  /**
+   * Inputs that have been taken and whose results have not, at the most.
+   * @default as many as the workers run at a time
+   */
+  concurrency?: number
+  /**
+   * Whether results come in the order of their inputs, or as they are there.
+   * @default 'input'
+   */
+  order?: 'input' | 'completion'
+}
+
+/** A call's result to come. */
+export interface TaskRun<R> extends Promise<R> {
+  /**
+   * What the task tells with `progress`, for one reader; it ends with the task. Values wait here until they are read, 64
+   * at the most: see `TaskContext.progress`.
+   */
+  readonly progress: AsyncIterable<unknown>
+}
+
+/** Calls a task by its name; input and result are those of the exported function, the result as it arrives. */
+export type Run<M> = <K extends TaskNames<M>>(name: K, ...args: Arguments<M[K], RunOptions>) => TaskRun<ResultOf<M[K]>>
+
+/** Calls a task for each input. */
+export type RunAll<M> = <K extends TaskNames<M>>(
   name: K,
-  ...args: undefined extends InputOf<M[K]>
-    ? [input?: InputOf<M[K]>, options?: RunOptions]
-    : [input: InputOf<M[K]>, options?: RunOptions]
-) => Promise<ResultOf<M[K]>>
+  inputs: Iterable<InputOf<M[K]>> | AsyncIterable<InputOf<M[K]>>,
+  options?: RunAllOptions,
+) => AsyncGenerator<ResultOf<M[K]>, void, undefined>
 
 function hrefOf(name: string, url: URL): string {
   if (url instanceof URL && url.protocol === 'file:') return url.href

@@ -2,20 +2,21 @@ import { constants } from 'node:os'
 import { duration } from '../options.ts'
 import type { LimitOption } from '../options.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
-import type { PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
+import type { PostgresHooks, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
 import type { ServerModule, TaskModule } from './modules.ts'
 
 /** What a service is made of. */
 export interface ServiceOptions<M> {
-  /** The database, as a URL. */
+  /** The database; or the file of a module that defines the pools, for options that hold functions: see `definePool`. */
   url: string | URL | undefined
   /** Connections that all threads of the service have together, at the most. */
   limit: LimitOption
   /**
-   * Options of every thread's pool. They cross threads, so no functions. A task worker's pool keeps no `min`, and unless
-   * said otherwise has `max` as its `concurrency` and `maxIdle` 1: while it computes it gives nothing back.
+   * Options of every thread's pool. They cross threads, so no functions: those are for `definePool`. A task worker's pool
+   * keeps no `min`, and unless said otherwise has `max` as its `concurrency` and `maxIdle` 1: while it computes it gives
+   * nothing back.
    */
-  pool?: Omit<PostgresPoolOptions, 'limit' | 'broker'>
+  pool?: PlainPoolOptions
   /** CPU work, off the event loop. */
   tasks?: TasksOptions<M>
   /** Long-running servers, each on threads of its own, by name. */
@@ -40,6 +41,27 @@ export interface ServiceOptions<M> {
   closeTimeoutMs?: number
 }
 
+/** Options of a pool that can cross threads. */
+export type PlainPoolOptions = Omit<
+  PostgresPoolOptions,
+  | 'limit'
+  | 'broker'
+  | 'clock'
+  | 'log'
+  | 'types'
+  | 'transform'
+  | 'debug'
+  | 'onnotice'
+  | 'onparameter'
+  | 'password'
+  | keyof PostgresHooks
+> & { password?: string }
+
+/** Options of a service with several modules of tasks, by name: `run('images.resize', …)`. */
+export interface GroupedServiceOptions<G> extends Omit<ServiceOptions<unknown>, 'tasks'> {
+  tasks: { readonly [N in keyof G]: TasksOptions<G[N]> }
+}
+
 export interface TasksOptions<M> {
   /** As `taskModule(…)` gives it. */
   module: TaskModule<M>
@@ -53,6 +75,16 @@ export interface TasksOptions<M> {
    * @default 1
    */
   concurrency?: number
+  /**
+   * Calls that may wait for a worker; one more is refused with a `TaskQueueFullError`.
+   * @default Infinity
+   */
+  maxQueue?: number
+  /**
+   * How long a task may go on after its caller has given up, in ms; then its thread is ended, with all that it runs.
+   * @default 5_000, or Infinity with a `concurrency` above 1
+   */
+  killAfterMs?: number
 }
 
 export interface ServerOptions {
@@ -76,12 +108,7 @@ export function checkOptions<M>(options: ServiceOptions<M>): void {
     throw optionTypeError('limit', 'limit must be the number of connections that all threads may have together.')
   }
   known('pool.', options.pool ?? {}, undefined)
-  if (options.tasks) {
-    known('tasks.', options.tasks, ['module', 'workers', 'concurrency'])
-    module('tasks.module', options.tasks.module, 'taskModule')
-    count('tasks.workers', options.tasks.workers)
-    count('tasks.concurrency', options.tasks.concurrency)
-  }
+  if (options.tasks) checkTasks(options.tasks)
   for (const [name, server] of Object.entries(options.servers ?? {})) {
     known(`servers.${name}.`, server, ['module', 'workers', 'data'])
     module(`servers.${name}.module`, server.module, 'serverModule')
@@ -98,6 +125,34 @@ export function checkOptions<M>(options: ServiceOptions<M>): void {
   }
   crosses('pool', options.pool)
   for (const [name, server] of Object.entries(options.servers ?? {})) crosses(`servers.${name}.data`, server.data)
+}
+
+const taskKeys = ['module', 'workers', 'concurrency', 'maxQueue', 'killAfterMs']
+
+/** One module of tasks, or several by name. */
+function checkTasks(tasks: object): void {
+  if ('module' in tasks) return checkGroup('tasks', tasks as TasksOptions<unknown>)
+  for (const [name, group] of Object.entries(tasks)) {
+    if (!/^[\w-]+$/.test(name)) {
+      throw optionTypeError(`tasks.${name}`, `tasks.${name}: a name may have letters, digits, "_" and "-" only.`)
+    }
+    if (typeof group !== 'object' || group === null) {
+      throw optionTypeError(`tasks.${name}`, `tasks.${name} must be an object with a module, as in { module: … }.`)
+    }
+    checkGroup(`tasks.${name}`, group as TasksOptions<unknown>)
+  }
+}
+
+function checkGroup(prefix: string, tasks: TasksOptions<unknown>): void {
+  known(`${prefix}.`, tasks, taskKeys)
+  module(`${prefix}.module`, tasks.module, 'taskModule')
+  count(`${prefix}.workers`, tasks.workers)
+  count(`${prefix}.concurrency`, tasks.concurrency)
+  const { maxQueue } = tasks
+  if (maxQueue !== undefined && maxQueue !== Infinity && !(Number.isInteger(maxQueue) && maxQueue >= 0)) {
+    throw optionRangeError(`${prefix}.maxQueue`, `${prefix}.maxQueue must be a whole number from 0, or Infinity.`)
+  }
+  duration(`${prefix}.killAfterMs`, tasks.killAfterMs, 0, { endless: true })
 }
 
 function isSignal(value: unknown): boolean {
@@ -128,15 +183,19 @@ function count(option: string, value: unknown): void {
   }
 }
 
+const inModule =
+  "Put it into a module that each thread loads: url: new URL('./db.js', import.meta.url) with `export default definePool({ … })`."
+
 function crosses(option: string, value: unknown): void {
   try {
     structuredClone(value)
   } catch {
     const culprit = Object.entries(value ?? {}).find(([, one]) => typeof one === 'function')?.[0]
     const name = culprit === undefined ? option : `${option}.${culprit}`
+    const instead = option === 'pool' ? ` ${inModule}` : ''
     throw optionTypeError(
       name,
-      `${name} cannot cross threads: functions and the like stay in the thread they are made in.`,
+      `${name} cannot cross threads: functions and the like stay in the thread they are made in.${instead}`,
     )
   }
 }

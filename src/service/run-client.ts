@@ -1,62 +1,87 @@
+import { workerData } from 'node:worker_threads'
+import type { MessagePort, Transferable } from 'node:worker_threads'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
-import { TaskError } from '../errors.ts'
-import { abort, createAbortWord } from './abort.ts'
-import type { RunOptions } from './modules.ts'
-import type { FromServer, ToServer } from './thread.ts'
-import { fromWire } from './wire.ts'
-import type { Reply } from './wire.ts'
+import { WorkerLostError } from '../errors.ts'
+import { callTask } from './call.ts'
+import type { Parcel } from './clone.ts'
+import type { Send } from './job.ts'
+import type { RunOptions, TaskRun } from './modules.ts'
+import { introduce } from './thread.ts'
+import type { FromThread, ThreadData, ToThread } from './thread.ts'
+import { toWire } from './wire.ts'
+import type { TaskReply } from './wire.ts'
 
-/** Runs tasks from a thread that has no task workers of its own: the service's thread does it for it. */
-export class RunClient {
-  readonly #say: (message: FromServer) => void
-  readonly #calls = new Map<number, Deferred<unknown>>()
+interface Call {
+  readonly task: string
+  readonly reply: Deferred<TaskReply>
+  readonly tell: (value: Parcel) => void
+}
+
+/** Calls tasks from a thread that has no task workers of its own: the service's thread passes them on. */
+export class TaskCaller {
+  readonly #port: MessagePort
+  readonly #calls = new Map<number, Call>()
   #ids = 0
 
-  constructor(say: (message: FromServer) => void) {
-    this.#say = say
+  constructor(port: MessagePort, known: Promise<void>) {
+    this.#port = port
+    known.catch((error: unknown) => this.#fail(error))
+    port.once('close', () => this.#fail(undefined))
   }
 
-  readonly run = async (task: string, input?: unknown, { signal }: RunOptions = {}): Promise<unknown> => {
-    signal?.throwIfAborted()
-    const id = ++this.#ids
-    const call = deferred<unknown>()
-    const word = signal && createAbortWord()
-    const onAbort = (): void => {
-      if (word) abort(word)
-      call.reject(signal?.reason)
-    }
-    signal?.addEventListener('abort', onAbort, { once: true })
-    this.#calls.set(id, call)
-    try {
-      try {
-        this.#say({ type: 'run', id, task, input, abort: word })
-      } catch (cause) {
-        throw cannotCross(task, cause)
-      }
-      return await call.promise
-    } finally {
-      this.#calls.delete(id)
-      signal?.removeEventListener('abort', onAbort)
+  /** `parent` is the id of the task that calls. */
+  sender(parent: number | undefined): Send {
+    return ({ task, input, words, priority }, tell) => {
+      const id = ++this.#ids
+      const reply = deferred<TaskReply>()
+      this.#say({ type: 'run', id, task, input, words, priority, parent }, input.transfer)
+      this.#calls.set(id, { task, reply, tell })
+      void reply.promise.then(() => this.#calls.delete(id))
+      return { reply: reply.promise, giveUp: () => this.#say({ type: 'give up', id }) }
     }
   }
 
-  answer({ id, reply }: Extract<ToServer, { type: 'reply' }>): void {
-    const call = this.#calls.get(id)
-    if (reply.ok) call?.resolve(reply.value)
-    else call?.reject(fromWire(reply.error))
+  hear(message: Exclude<ToThread, { type: 'close' }>): void {
+    const call = this.#calls.get(message.id)
+    if (message.type === 'progress') call?.tell(message.value)
+    else call?.reply.resolve(message.reply)
+  }
+
+  #say(message: FromThread, transfer: readonly Transferable[] = []): void {
+    this.#port.postMessage(message, transfer)
+  }
+
+  #fail(cause: unknown): void {
+    for (const { task, reply } of this.#calls.values()) {
+      const error = new WorkerLostError(task, undefined, cause === undefined ? undefined : { cause })
+      reply.resolve({ ok: false, error: toWire(error) })
+    }
   }
 }
 
-/** The input of a task that structured clone refuses. */
-export function cannotCross(task: string, cause: unknown): TaskError {
-  return new TaskError(task, `The input of task "${task}" cannot cross threads: ${String(cause)}`, { cause })
+/** Calls tasks from a server's thread, which introduces itself with the first one. */
+export class RunClient {
+  #caller: TaskCaller | undefined
+
+  // The service's thread has a port of its own for calls; what the server's port would carry of them is not needed.
+  // oxlint-disable-next-line no-useless-constructor -- the server's entry gives it one
+  constructor(_say?: unknown) {}
+
+  readonly run = (task: string, input?: unknown, options?: RunOptions): TaskRun<unknown> => {
+    this.#caller ??= connect(workerData as ThreadData)
+    return callTask(this.#caller.sender(undefined), task, input, options)
+  }
+
+  answer(_message: unknown): void {}
 }
 
-/** What a reply says, as a function would: its value, or it throws. */
-export function unwrap(reply: Reply, task: string): unknown {
-  if (reply.ok) return reply.value
-  const error = fromWire(reply.error)
-  if (error instanceof Error) throw error
-  throw new TaskError(task, `The task "${task}" threw something that is no error: ${String(error)}`, { cause: error })
+function connect({ service, home, url, pool }: ThreadData): TaskCaller {
+  const { port, known } = introduce({ service, home, url, pool })
+  const caller = new TaskCaller(port, known)
+  port.on('message', (message: ToThread) => {
+    if (message.type !== 'close') caller.hear(message)
+  })
+  port.unref()
+  return caller
 }

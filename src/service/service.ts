@@ -6,11 +6,17 @@ import { checkLimitThrough } from '../postgres/check-limit.ts'
 import { createPool } from '../postgres/index.ts'
 import type { PostgresLease, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
 import { onSignals } from '../signals.ts'
-import type { Run, RunOptions } from './modules.ts'
+import type { PoolStats } from '../stats.ts'
+import { callTask } from './call.ts'
+import { isModule, openPool } from './define-pool.ts'
+import type { Send } from './job.ts'
+import type { Run, RunAll, RunAllOptions, RunOptions, TasksOf } from './modules.ts'
 import { checkOptions } from './options.ts'
-import type { ServiceOptions } from './options.ts'
+import type { GroupedServiceOptions, ServiceOptions } from './options.ts'
+import { runAll, runAllOptions } from './run-all.ts'
 import { ServerThread } from './servers.ts'
-import { TaskWorkers } from './tasks.ts'
+import { TaskGroups } from './task-groups.ts'
+import type { TaskStats } from './tasks.ts'
 import type { ThreadData } from './thread.ts'
 
 /**
@@ -31,15 +37,25 @@ import type { ThreadData } from './thread.ts'
  * await service.close()
  * ```
  */
-export function createService<M = unknown>(options: ServiceOptions<M>): Service<M> {
+export function createService<M = unknown>(options: ServiceOptions<M>): Service<M>
+export function createService<G>(options: GroupedServiceOptions<G>): Service<TasksOf<G>>
+export function createService(options: ServiceOptions<unknown> | GroupedServiceOptions<unknown>): unknown {
   if (!isMainThread) {
     throw new PoolError(
       'ERR_NOT_MAIN_THREAD',
       'Cannot create a service in a worker: this module was imported by one. Keep createService() out of modules that tasks or servers import.',
     )
   }
-  checkOptions(options)
-  return new Service<M>(options)
+  checkOptions(options as ServiceOptions<unknown>)
+  return new Service<unknown>(options as ServiceOptions<unknown>)
+}
+
+/** A snapshot of a service. */
+export interface ServiceStats {
+  /** The main thread's pool; with its `broker`, what all threads have. Undefined before a pool of a module is made. */
+  readonly pool: PoolStats | undefined
+  /** Task workers by the name of their module; `tasks` where there is only one. */
+  readonly tasks: Readonly<Record<string, TaskStats>>
 }
 
 /**
@@ -49,12 +65,11 @@ export function createService<M = unknown>(options: ServiceOptions<M>): Service<
  * do when `close()` came is not done any more.
  */
 export class Service<M> implements AsyncDisposable {
-  /** The main thread's own pool. */
-  readonly pool: PostgresPool
+  #pool: PostgresPool | undefined
   readonly #options: ServiceOptions<M>
   readonly #shared: ThreadData
   #phase: 'new' | 'starting' | 'running' | 'closing' | 'closed' = 'new'
-  #tasks: TaskWorkers | undefined
+  #tasks: TaskGroups | undefined
   #servers: ServerThread[] = []
   /** The start itself, and the start with what is done if it fails. */
   #starting: Promise<void> | undefined
@@ -66,8 +81,14 @@ export class Service<M> implements AsyncDisposable {
   constructor(options: ServiceOptions<M>) {
     this.#options = options
     const pool: PostgresPoolOptions = { ...options.pool, limit: options.limit }
-    this.pool = createPool(options.url, pool)
+    if (!isModule(options.url)) this.#pool = createPool(options.url, pool)
     this.#shared = { service: randomUUID(), home: threadId, url: String(options.url), pool }
+  }
+
+  /** The main thread's own pool. Where `url` is a module that defines it, there is none before `before` is called. */
+  get pool(): PostgresPool {
+    if (this.#pool) return this.#pool
+    throw new PoolError('ERR_POOL_CLOSED', 'Cannot use the pool of a service before start() has loaded its definition.')
   }
 
   /**
@@ -81,11 +102,52 @@ export class Service<M> implements AsyncDisposable {
   }
 
   /**
-   * Runs a task on one of the task workers. Rejects with what the task threw, with `TaskError` (no such task, or
-   * something that cannot cross threads), `WorkerLostError`, or `signal.reason`.
+   * Runs a task on one of the task workers. Rejects with what the task threw: its name, message, code, cause, stack and
+   * own fields, and its class where that is JavaScript's or millpond's. Else with `TaskError` (no such task, or something
+   * that cannot cross threads), `WorkerLostError`, `TaskTimeoutError`, `TaskQueueFullError`, or `signal.reason`.
+   *
+   * @example
+   * ```ts
+   * import { createService, taskModule } from 'millpond/service'
+   *
+   * const module = taskModule<{ resize: (bytes: Uint8Array<ArrayBuffer>) => Uint8Array }>(new URL('./images.js', import.meta.url))
+   * const service = createService({ url: process.env.DATABASE_URL, limit: 20, tasks: { images: { module } } })
+   * await service.start()
+   * const bytes = new Uint8Array(1_000_000)
+   * const run = service.run('images.resize', bytes, { transfer: [bytes.buffer], timeoutMs: 5_000 })
+   * for await (const percent of run.progress) console.log(percent)
+   * const smaller = await run
+   * ```
    */
-  readonly run: Run<M> = (async (name: string, input?: unknown, options?: RunOptions) =>
-    this.#workers(name).run(name, input, options)) as Run<M>
+  readonly run: Run<M> = ((name: string, input?: unknown, options?: RunOptions) => {
+    const send: Send = (request, tell) => this.#groups(name).send(request, tell)
+    return callTask(send, name, input, options)
+  }) as Run<M>
+
+  /**
+   * Runs a task for each input, and yields the results. Takes no more than `concurrency` inputs ahead of who takes the
+   * results; leaving the loop gives up what runs. Throws the first error, in the order of the results.
+   *
+   * @example
+   * ```ts
+   * import { createService, taskModule } from 'millpond/service'
+   *
+   * const module = taskModule<{ double: (n: number) => number }>(new URL('./tasks.js', import.meta.url))
+   * const service = createService({ url: process.env.DATABASE_URL, limit: 20, tasks: { module } })
+   * await service.start()
+   * for await (const four of service.runAll('double', [1, 2, 3], { concurrency: 2 })) console.log(four)
+   * ```
+   */
+  readonly runAll: RunAll<M> = ((name: string, inputs: Iterable<unknown>, options: RunAllOptions = {}) => {
+    const runOne = this.run as (name: string, input: unknown, options: RunOptions) => Promise<unknown>
+    const all = runAllOptions(inputs, options, this.#groups(name).capacityFor(name))
+    return runAll((input, one) => runOne(name, input, one), inputs, all)
+  }) as RunAll<M>
+
+  /** A snapshot; cheap enough for every request. */
+  stats(): ServiceStats {
+    return { pool: this.#pool?.stats(), tasks: this.#tasks?.stats() ?? {} }
+  }
 
   /** Where the threads of a server said they listen, in the order of their index. */
   addresses(server: string): readonly unknown[] {
@@ -123,6 +185,7 @@ export class Service<M> implements AsyncDisposable {
   async #start(): Promise<void> {
     const { before, tasks, servers = {}, signals = ['SIGTERM', 'SIGINT'] } = this.#options
     this.#forgetSignals = onSignals(signals || [], () => this.close())
+    this.#pool ??= await openPool(this.#shared.url, this.#shared.pool)
     await this.pool.open()
     // A wrong password or a server that is down is better known now than with the first request.
     await this.#checkLimit(await this.pool.acquire())
@@ -130,15 +193,15 @@ export class Service<M> implements AsyncDisposable {
     await before?.({ pool: this.pool })
     this.#goOn()
     if (tasks) {
-      this.#tasks = this.#startTasks(tasks)
+      this.#tasks = new TaskGroups(tasks, this.#shared)
       await this.#tasks.load()
       this.#goOn()
     }
     for (const [name, server] of Object.entries(servers)) {
       for (let index = 0; index < (server.workers ?? 1); index++) {
         const data = { ...this.#shared, module: server.module.href, name, index, data: server.data }
-        const run = async (task: string, input: unknown, abort: Int32Array | undefined): Promise<unknown> =>
-          this.#workers(task).runFor(task, input, abort)
+        const run = async (task: string, input: unknown): Promise<unknown> =>
+          (this.run as (name: string, input: unknown) => Promise<unknown>)(task, input)
         this.#servers.push(new ServerThread({ name, index, data, run }))
       }
     }
@@ -165,14 +228,7 @@ export class Service<M> implements AsyncDisposable {
     if (this.#phase !== expected) throw closedError()
   }
 
-  #startTasks({ module, workers = 2, concurrency = 1 }: NonNullable<ServiceOptions<M>['tasks']>): TaskWorkers {
-    // A thread that computes gives nothing back meanwhile: it keeps one idle connection at the most, and none for good.
-    const { max = concurrency, maxIdle = Math.min(1, max), ...others } = this.#shared.pool
-    const pool: PostgresPoolOptions = { ...others, min: 0, max, maxIdle }
-    return new TaskWorkers({ workers, concurrency, data: { ...this.#shared, module: module.href, pool } })
-  }
-
-  #workers(task: string): TaskWorkers {
+  #groups(task: string): TaskGroups {
     const tasks = this.#phase === 'starting' || this.#phase === 'running' ? this.#tasks : undefined
     if (tasks) return tasks
     const why = !this.#options.tasks
@@ -194,7 +250,7 @@ export class Service<M> implements AsyncDisposable {
     await Promise.race([Promise.allSettled([this.#starting]), deadline.promise])
     await this.#tasks?.close(deadline.promise)
     clearTimeout(timer)
-    await this.pool.close({ timeoutMs: Math.max(0, closeTimeoutMs - (performance.now() - startedAt)) })
+    await this.#pool?.close({ timeoutMs: Math.max(0, closeTimeoutMs - (performance.now() - startedAt)) })
     this.#forgetSignals()
     this.#phase = 'closed'
   }

@@ -1,8 +1,9 @@
 import { MessageChannel, postMessageToThread, threadId } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import type { PostgresPoolOptions } from '../postgres/index.ts'
-import type { AbortWord } from './abort.ts'
-import type { Reply } from './wire.ts'
+import type { CallWords } from './abort.ts'
+import type { Parcel } from './clone.ts'
+import type { Reply, TaskReply } from './wire.ts'
 
 /** What every thread of a service is started with: how to make its pool. */
 export interface ThreadData {
@@ -10,12 +11,15 @@ export interface ThreadData {
   readonly service: string
   /** The thread that made the service. */
   readonly home: number
+  /** Of a database, or of a module that defines a pool. */
   readonly url: string
   readonly pool: PostgresPoolOptions
 }
 
 export interface TaskThreadData extends ThreadData {
   readonly module: string
+  /** Which task workers it is one of; '' where there is one module of tasks. */
+  readonly group: string
 }
 
 export interface ServerThreadData extends ThreadData {
@@ -28,10 +32,12 @@ export interface ServerThreadData extends ThreadData {
 
 /** One call of a task, as it travels. Piscina's handlers get a single argument. */
 export interface TaskCall {
+  readonly id: number
+  readonly task: string
   /** Undefined: only load the module. */
-  readonly task: string | undefined
-  readonly input: unknown
-  readonly abort: AbortWord | undefined
+  readonly exported: string | undefined
+  readonly input: Parcel
+  readonly words: CallWords
 }
 
 /** What a server's thread says to the service … */
@@ -44,7 +50,7 @@ export type FromServer =
       readonly id: number
       readonly task: string
       readonly input: unknown
-      readonly abort: AbortWord | undefined
+      readonly abort: Int32Array | undefined
     }
 
 /** … and what the service says to it. */
@@ -52,21 +58,52 @@ export type ToServer =
   | { readonly type: 'stop' }
   | { readonly type: 'reply'; readonly id: number; readonly reply: Reply }
 
-/** What a task worker hands to the service's thread: the port through which it is told to close its pool. */
+/** What any thread says to the service through the port it has introduced itself with: about a call that it runs … */
+export type FromThread =
+  | { readonly type: 'progress'; readonly id: number; readonly value: Parcel }
+  | { readonly type: 'reply'; readonly id: number; readonly reply: TaskReply }
+  /** … or makes, */
+  | {
+      readonly type: 'run'
+      readonly id: number
+      readonly task: string
+      readonly input: Parcel
+      readonly words: CallWords
+      readonly priority: number
+      /** The call that makes it. */
+      readonly parent: number | undefined
+    }
+  | { readonly type: 'give up'; readonly id: number }
+
+/** … and what the service says to it: about a call that it has made, or that its pool is to be closed. */
+export type ToThread =
+  | { readonly type: 'progress'; readonly id: number; readonly value: Parcel }
+  | { readonly type: 'reply'; readonly id: number; readonly reply: TaskReply }
+  | { readonly type: 'close' }
+
+/** How a thread hands its port to the service's. */
 export interface Introduction {
-  readonly millpond: 'task worker'
+  readonly millpond: 'thread of a service'
   readonly service: string
+  /** Of a task worker. */
+  readonly group: string | undefined
   readonly threadId: number
   readonly port: MessagePort
 }
 
-/** Gives the service's thread a port of this thread's, which keeps neither alive. */
-export function introduce(data: ThreadData): MessagePort {
+/**
+ * Gives the service's thread a port of this thread's, which keeps neither alive. `known` resolves when the service has it:
+ * what is posted before arrives all the same, unless it rejects.
+ */
+export function introduce(data: ThreadData & { readonly group?: string }): { port: MessagePort; known: Promise<void> } {
   const { port1, port2 } = new MessageChannel()
   port1.unref()
-  const introduction: Introduction = { millpond: 'task worker', service: data.service, threadId, port: port2 }
-  postMessageToThread(data.home, introduction, [port2]).catch((error: unknown) => {
-    process.emitWarning(`A task worker could not reach the thread that made its service: ${String(error)}`)
-  })
-  return port1
+  const introduction: Introduction = {
+    millpond: 'thread of a service',
+    service: data.service,
+    group: data.group,
+    threadId,
+    port: port2,
+  }
+  return { port: port1, known: postMessageToThread(data.home, introduction, [port2]) }
 }

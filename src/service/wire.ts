@@ -1,5 +1,8 @@
 import { inspect } from 'node:util'
 import * as errors from '../errors.ts'
+import { canCross } from './clone.ts'
+import type { Parcel } from './clone.ts'
+import * as taskErrors from './errors.ts'
 
 /** An error as it crosses threads: what structured clone would drop (class, name, code) is written out. */
 export interface WireError {
@@ -8,21 +11,25 @@ export interface WireError {
   readonly name: string
   readonly message: string
   readonly stack: string | undefined
-  readonly cause: WireError | WireValue | undefined
+  readonly cause: Wire | undefined
+  /** Of an `AggregateError`. */
+  readonly errors: readonly Wire[] | undefined
   /** Its other own properties, as far as they can be cloned: `code` and the like. */
-  readonly properties: Readonly<Record<string, unknown>>
+  readonly properties: Readonly<Record<string, Wire>>
 }
 
-/** Something thrown that is no error. */
+/** Something that is no error. */
 export interface WireValue {
   readonly kind: 'value'
   readonly value: unknown
 }
 
+export type Wire = WireError | WireValue
+
 /** What comes back for a call: its result, or why there is none. */
-export type Reply =
-  | { readonly ok: true; readonly value: unknown }
-  | { readonly ok: false; readonly error: WireError | WireValue }
+export type Reply<V = unknown> = { readonly ok: true; readonly value: V } | { readonly ok: false; readonly error: Wire }
+
+export type TaskReply = Reply<Parcel>
 
 type ErrorClass = abstract new (...args: never[]) => Error
 
@@ -36,55 +43,78 @@ const classes = new Map<string, ErrorClass>(
     SyntaxError,
     TypeError,
     URIError,
-    ...Object.values(errors).filter((value): value is typeof errors.PoolError => isErrorClass(value)),
+    ...[...Object.values(errors), ...Object.values(taskErrors)].filter((value): value is typeof errors.PoolError =>
+      isErrorClass(value),
+    ),
   ].map((one) => [one.name, one]),
 )
 
-const writtenOut = new Set(['name', 'message', 'stack', 'cause'])
+const writtenOut = new Set(['name', 'message', 'stack', 'cause', 'errors'])
+const deepest = 8
 
 /** Writes a thrown value out so that it can cross threads. Never throws. */
-export function toWire(thrown: unknown, depth = 0): WireError | WireValue {
-  if (!(thrown instanceof Error)) return { kind: 'value', value: canCross(thrown) ? thrown : inspect(thrown) }
-  const properties: Record<string, unknown> = {}
-  for (const key of Object.keys(thrown)) {
-    const value: unknown = Reflect.get(thrown, key)
-    if (!writtenOut.has(key) && canCross(value)) properties[key] = value
-  }
-  return {
-    kind: 'error',
-    className: thrown.constructor.name,
-    name: thrown.name,
-    message: thrown.message,
-    stack: thrown.stack,
-    cause: thrown.cause === undefined || depth > 8 ? undefined : toWire(thrown.cause, depth + 1),
-    properties,
+export function toWire(thrown: unknown): Wire {
+  return write(thrown, 0, new Set())
+}
+
+/** `within`: the errors that this one is a part of; they may form a circle. */
+function write(thrown: unknown, depth: number, within: ReadonlySet<unknown>): Wire {
+  try {
+    if (!(thrown instanceof Error)) return { kind: 'value', value: canCross(thrown) ? thrown : inspect(thrown) }
+    const inner = new Set([...within, thrown])
+    const next = (part: unknown): Wire => write(part, depth + 1, inner)
+    const isEnd = (part: unknown): boolean => part instanceof Error && (depth >= deepest || inner.has(part))
+    const properties: Record<string, Wire> = {}
+    for (const [key, value] of Object.entries(thrown)) {
+      if (writtenOut.has(key) || isEnd(value) || (!(value instanceof Error) && !canCross(value))) continue
+      properties[key] = next(value)
+    }
+    const parts: unknown = thrown instanceof AggregateError ? thrown.errors : undefined
+    return {
+      kind: 'error',
+      className: thrown.constructor.name,
+      name: text(thrown.name),
+      message: text(thrown.message),
+      stack: thrown.stack === undefined ? undefined : text(thrown.stack),
+      cause: thrown.cause === undefined || isEnd(thrown.cause) ? undefined : next(thrown.cause),
+      errors: Array.isArray(parts) ? parts.filter((part) => !isEnd(part)).map(next) : undefined,
+      properties,
+    }
+  } catch (error) {
+    // A getter of it throws, for example.
+    return { kind: 'value', value: `something that cannot be shown (${errors.messageOf(error)})` }
   }
 }
 
 /** The error again, of its own class where this side knows it, else an `Error` of the same name. */
-export function fromWire(wire: WireError | WireValue): unknown {
+export function fromWire(wire: Wire): unknown {
   if (wire.kind === 'value') return wire.value
-  const { className, name, message, stack, cause, properties } = wire
+  const { className, name, message, stack, cause, errors: parts, properties } = wire
+  const hidden = { configurable: true, writable: true, enumerable: false }
+  const error = made(className, name, message)
+  Object.defineProperty(error, 'stack', { ...hidden, value: stack })
+  if (cause) Object.defineProperty(error, 'cause', { ...hidden, value: fromWire(cause) })
+  if (parts) Object.defineProperty(error, 'errors', { ...hidden, value: parts.map(fromWire) })
+  for (const [key, value] of Object.entries(properties)) {
+    Object.defineProperty(error, key, { ...hidden, enumerable: true, value: fromWire(value) })
+  }
+  return error
+}
+
+function made(className: string, name: string, message: string): Error {
+  // What it has inside, its code included, cannot be given to it later.
+  if (className === 'DOMException') return new DOMException(message, name)
   const found = classes.get(className) ?? Error
   const error: Error = Object.create(found.prototype as object) as Error
   const hidden = { configurable: true, writable: true, enumerable: false }
   Object.defineProperty(error, 'message', { ...hidden, value: message })
-  Object.defineProperty(error, 'stack', { ...hidden, value: stack })
   Object.defineProperty(error, 'name', { ...hidden, value: name })
-  if (cause) Object.defineProperty(error, 'cause', { ...hidden, value: fromWire(cause) })
-  return Object.assign(error, properties)
+  return error
 }
 
-/** Whether structured clone takes a value. */
-export function canCross(value: unknown): boolean {
-  if (value === null || (typeof value !== 'object' && typeof value !== 'function' && typeof value !== 'symbol'))
-    return true
-  try {
-    structuredClone(value)
-    return true
-  } catch {
-    return false
-  }
+/** Whatever it is in fact, so that it crosses. */
+function text(value: unknown): string {
+  return String(value)
 }
 
 function isErrorClass(value: unknown): boolean {

@@ -1,0 +1,119 @@
+import type { Transferable } from 'node:worker_threads'
+import { TaskError, optionTypeError } from '../errors.ts'
+import { duration } from '../options.ts'
+import { createCallWords, countTaken, giveUp, threadOf } from './abort.ts'
+import { culpritIn, pack, unpack } from './clone.ts'
+import type { Parcel } from './clone.ts'
+import { TaskTimeoutError } from './errors.ts'
+import type { Send, Sent, TaskRequest } from './job.ts'
+import type { RunOptions, TaskRun } from './modules.ts'
+import { ProgressReader } from './progress.ts'
+import { fromWire } from './wire.ts'
+import type { TaskReply } from './wire.ts'
+
+const optionNames = ['signal', 'timeoutMs', 'transfer', 'priority', 'onProgress']
+
+/** Calls a task from any thread, and watches over the caller's signal and deadline there. */
+export function callTask(send: Send, task: string, input: unknown, options: RunOptions = {}): TaskRun<unknown> {
+  const words = createCallWords()
+  const progress = new ProgressReader(words)
+  const result = new Promise<unknown>((resolve, reject) => {
+    const { signal, timeoutMs, transfer, priority, onProgress } = checked(options)
+    signal?.throwIfAborted()
+    const request = { task, input: pack(input, transfer), words, priority }
+    let sent: Sent | undefined
+    let timer: NodeJS.Timeout | undefined
+    const leave = (because: 'aborted' | 'timeout', reason: unknown): void => {
+      reject(reason)
+      giveUp(words, because)
+      sent?.giveUp()
+      end()
+    }
+    const onAbort = (): void => leave('aborted', signal?.reason)
+    const tell = (value: Parcel): void => {
+      if (!onProgress) return progress.push(unpack(value))
+      countTaken(words)
+      try {
+        onProgress(unpack(value))
+      } catch (error) {
+        leave('aborted', error)
+      }
+    }
+    const end = (): void => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+      progress.end()
+    }
+    sent = sendOr(send, request, tell)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    if (timeoutMs !== Infinity) {
+      timer = setTimeout(() => {
+        leave('timeout', new TaskTimeoutError(task, timeoutMs, threadOf(words) === 0 ? 'queue' : 'run'))
+      }, timeoutMs)
+    }
+    sent.reply
+      .then((reply) => {
+        end()
+        resolve(unwrap(reply, task))
+      })
+      .catch((error: unknown) => {
+        end()
+        reject(error)
+      })
+  })
+  // Without anybody who listens to it, its end is still one.
+  result.catch(() => progress.end())
+  return Object.assign(result, { progress })
+}
+
+interface Checked {
+  readonly signal: AbortSignal | undefined
+  readonly timeoutMs: number
+  readonly transfer: readonly Transferable[]
+  readonly priority: number
+  readonly onProgress: ((value: unknown) => void) | undefined
+}
+
+function checked(options: RunOptions): Checked {
+  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
+  if (unknown !== undefined) {
+    throw optionTypeError(unknown, `Unknown option "${unknown}" of run(): allowed are ${optionNames.join(', ')}.`)
+  }
+  const { signal, transfer = [], priority = 0, onProgress } = options
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw optionTypeError('signal', 'signal must be an AbortSignal.')
+  }
+  if (!Array.isArray(transfer)) throw optionTypeError('transfer', 'transfer must be an array.')
+  if (!Number.isFinite(priority)) throw optionTypeError('priority', `priority must be a number: got ${priority}.`)
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw optionTypeError('onProgress', 'onProgress must be a function.')
+  }
+  const timeoutMs = duration('timeoutMs', options.timeoutMs, Infinity, { endless: true })
+  return { signal, timeoutMs, transfer, priority, onProgress }
+}
+
+function sendOr(send: Send, request: TaskRequest, tell: (value: Parcel) => void): Sent {
+  try {
+    return send(request, tell)
+  } catch (error) {
+    throw isCloneError(error) ? cannotCross(request, error) : error
+  }
+}
+
+export function isCloneError(error: unknown): boolean {
+  return error instanceof Error && error.name === 'DataCloneError'
+}
+
+/** The input of a task that structured clone refuses. */
+export function cannotCross({ task, input }: TaskRequest, cause: unknown): TaskError {
+  const culprit = culpritIn(input.value, input.transfer)
+  return new TaskError(task, `The input of task "${task}" cannot cross threads: ${culprit}.`, { cause })
+}
+
+/** What a reply says, as a function would: its value, or it throws. */
+function unwrap(reply: TaskReply, task: string): unknown {
+  if (reply.ok) return unpack(reply.value)
+  const error = fromWire(reply.error)
+  if (error instanceof Error) throw error
+  throw new TaskError(task, `The task "${task}" threw something that is no error: ${String(error)}`, { cause: error })
+}
