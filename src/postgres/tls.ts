@@ -2,6 +2,7 @@ import { isIP } from 'node:net'
 import type { Socket } from 'node:net'
 import { connect } from 'node:tls'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
+import { messageOf } from '../errors.ts'
 
 /** How a stream is secured. */
 export interface TlsPolicy {
@@ -96,10 +97,9 @@ function firstChunk(socket: Socket, signal: AbortSignal): Promise<Buffer> {
   })
 }
 
-function shakeHands(socket: Socket, host: string, tls: TlsPolicy, signal: AbortSignal): Promise<TLSSocket> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason)
-    const secured = connect({
+function begin(socket: Socket, host: string, tls: TlsPolicy): TLSSocket {
+  try {
+    return connect({
       ...(isIP(host) ? {} : { servername: host }),
       ...(tls.direct ? { ALPNProtocols: [protocol] } : {}),
       ...tls.options,
@@ -107,6 +107,16 @@ function shakeHands(socket: Socket, host: string, tls: TlsPolicy, signal: AbortS
       host,
       socket,
     })
+  } catch (cause) {
+    // A key that is none, for one.
+    throw new TlsError(`the options in ssl cannot be used: ${messageOf(cause)}`, { final: true, cause })
+  }
+}
+
+function shakeHands(socket: Socket, host: string, tls: TlsPolicy, signal: AbortSignal): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason)
+    const secured = begin(socket, host, tls)
     const settle = (): void => {
       signal.removeEventListener('abort', onAbort)
       secured.off('secureConnect', onSecure)

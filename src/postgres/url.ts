@@ -21,6 +21,10 @@ export function parseUrl(url: string): UrlParts {
   if (!match) throw wrong(url, 'it must have the form postgres://user:password@host:port/database')
   const [, , authority = '', path = '', query = ''] = match
   const at = authority.lastIndexOf('@')
+  // A password that was not encoded ends the authority too early, and would be shown as a port and a database.
+  if (at < 0 && (path.includes('@') || /^[^=&]*@/.test(query))) {
+    throw wrong(url, 'a password must be percent-encoded, and so must an "@" anywhere else')
+  }
   const credentials = at < 0 ? '' : authority.slice(0, at)
   const places = authority.slice(at + 1)
   const colon = credentials.indexOf(':')

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { parseOptions } from '../../src/postgres/options.ts'
 import type { PostgresPoolOptions } from '../../src/postgres/options.ts'
@@ -88,6 +89,9 @@ describe('parseOptions()', () => {
     'postgres://ann:hush@[db]:5432/shop',
     'ann:hush@db',
     'postgres://db:x/shop?password=hush',
+    'postgres://ann:12/hush@db/shop',
+    'postgres://ann:12?hush@db/shop',
+    'postgres://ann:12#hush@db/shop',
   ])('parseOptions() names a URL that it cannot read, without its password: %s', (text) => {
     const message = refusal(text)
     expect(message).toContain('Cannot read the url "')
@@ -309,6 +313,34 @@ describe('parseOptions(), the names of other tools', () => {
       statement_timeout: '5s',
       options: '-c a.b=c',
     })
+  })
+})
+
+describe('parseOptions(), secrets', () => {
+  const secret = 'hush-hush'
+  const withSecret = `postgres://ann:${secret}@db/shop`
+
+  test.each<[string, object, Record<string, string>]>([
+    [`${withSecret}?schema=a`, {}, none],
+    [`${withSecret}?password=${secret}&pool_timeout=1`, {}, none],
+    [`postgres://ann:${secret}@db:5432:5432/shop`, {}, none],
+    [`postgres://ann:${secret}@a,b:x/shop`, {}, none],
+    [`postgres://ann:${secret}@a,[b]/shop?sslpassword=${secret}`, {}, none],
+    [`postgres://ann:${secret}%00@a/shop`, {}, none],
+    [withSecret, { password: { secret } }, none],
+    [withSecret, { password: `${secret}\0` }, none],
+    [withSecret, { pass: secret }, none],
+    [withSecret, { connection: { password: secret } }, none],
+    [withSecret, { connection: { search_path: { secret } } }, none],
+    [withSecret, { ssl: [secret] }, none],
+    [withSecret, { ssl: { passphrase: secret, key: secret }, host: '' }, none],
+    [withSecret, { maxx: secret }, none],
+    ['', {}, { PGPASSWORD: secret }],
+    ['postgres://db', {}, { PGPASSWORD: `${secret}\0`, PGUSER: 'ann' }],
+  ])('parseOptions() shows no password where it refuses %#', (text, options, env) => {
+    const error = thrown(() => parseOptions(text, options, env))
+    expect(error.code).toBe('ERR_OPTION')
+    expect(`${error.message} ${error.stack} ${inspect(error, { depth: 9, showHidden: true })}`).not.toContain(secret)
   })
 })
 

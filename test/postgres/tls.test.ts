@@ -108,6 +108,19 @@ describe('TLS', () => {
     expect(error).toMatchObject({ retryable: false, doubtful: false })
   })
 
+  test('Opener.open() rejects for good where the options in ssl cannot be used, and shows none of them', async () => {
+    for (const ssl of [
+      { key: 'hush-hush', cert: 'hush-hush' },
+      { key: good.key, cert: other.cert },
+      { ciphers: 'none' },
+    ]) {
+      const error = await openError({ ssl })
+      expect(error.message).toContain('the options in ssl cannot be used')
+      expect(error).toMatchObject({ retryable: false, doubtful: false })
+      expect(inspect(error, { depth: 9, showHidden: true })).not.toMatch(/hush-hush|PRIVATE KEY/)
+    }
+  })
+
   test('Opener.open() checks the address where there is no name, not "localhost"', async () => {
     await present(selfSigned(['localhost']))
     onTestFinished(() => present(good))
