@@ -1,9 +1,14 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 
+/** A transaction or a savepoint, as far as it matters here. */
+export interface Ending {
+  readonly ended: boolean
+}
+
 /** The callback of a scope, as everything that it calls, now or later, can find out. */
 interface Place {
   readonly of: object
-  readonly scope: unknown
+  readonly scope: Ending
   /** Queries made here join the scope; false inside of `outside`. */
   readonly joins: boolean
   readonly outer: Place | undefined
@@ -19,7 +24,7 @@ const storage = new AsyncLocalStorage<Place | undefined>()
  *
  * A place outlives its transaction: what was left behind in it is still in it, and learns that it has ended.
  */
-export class Ambient<S extends object> {
+export class Ambient<S extends Ending> {
   readonly #joins: boolean
 
   /** `joins`: the pool's option `ambient`. Without it, callers can only be told that they are in a transaction. */
@@ -42,7 +47,10 @@ export class Ambient<S extends object> {
 
   /** Runs `fn` in a scope's callback. */
   run<R>(scope: S, fn: () => R): R {
-    return storage.run({ of: this, scope, joins: this.#joins, outer: storage.getStore() }, fn)
+    let outer = storage.getStore()
+    // A loop that goes on from callback to callback would be in all of them.
+    while (outer?.scope.ended) outer = outer.outer
+    return storage.run({ of: this, scope, joins: this.#joins, outer }, fn)
   }
 
   /** Runs `fn` where queries join nothing of this pool. */

@@ -48,6 +48,13 @@ export class Turns {
     this.#next()
   }
 
+  /** Drops this one, unless it has begun. */
+  dropOne(turn: Turn, error: unknown): void {
+    if (!turn.deque) return
+    this.#waiting.remove(turn)
+    turn.drop(error)
+  }
+
   /** Drops those that have not begun. */
   drop(error: unknown): void {
     for (let turn = this.#waiting.shiftFront(); turn; turn = this.#waiting.shiftFront()) turn.drop(error)

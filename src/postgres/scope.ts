@@ -48,6 +48,7 @@ const lookMs = 20
  *   over      nothing more of it reaches the connection, but for what ends it
  *   dead      why nothing can run in it though it is not over: it could not begin, or its connection is of no use
  *   failure   the error of the statement that has failed the transaction
+ *   cursor    the query whose turn it is has a cursor
  *
  * Always
  *   1. nothing is sent before `begun`, and no query once it is over, or one around it is
@@ -72,6 +73,7 @@ export class Scope implements Surrounding {
   #over: Promise<void> | boolean = false
   #dead: Error | undefined
   #failure: unknown
+  #cursor = false
   #sql: TransactionSql | undefined
 
   constructor(house: House, ground: Ground, around?: Scope) {
@@ -146,6 +148,7 @@ export class Scope implements Surrounding {
     if (this.#dead) return turn.drop(this.#dead)
     if (this.ended) return turn.drop(new LeaseReleasedError(this.#house.pool, 'transaction'))
     this.#turns.take(turn)
+    if (turn.deque && this.#cursor) void this.#refuseIfBusy(turn)
     this.begin().catch(nothing)
   }
 
@@ -166,6 +169,15 @@ export class Scope implements Surrounding {
     )
   }
 
+  /** The reader of a cursor who asks for something else between two portions would wait for itself. */
+  async #refuseIfBusy(turn: Turn): Promise<void> {
+    try {
+      if (await this.connection.isUnfinished()) this.#turns.dropOne(turn, busy())
+    } catch {
+      // What has ended meanwhile has dropped it.
+    }
+  }
+
   #handOver(query: RawQuery, done: () => void): void {
     if (query.cancelled) return done()
     let connection: Connection
@@ -182,9 +194,11 @@ export class Scope implements Surrounding {
       answer ??= error
       reject(error)
     }
+    this.#cursor = query.cursorFn !== undefined
     callBack(query, (fn) => this.#house.ambient.run(this, fn))
     connection.run(query, {
       done: () => {
+        this.#cursor = false
         if (connection.status === 'E') this.#failure ??= answer
         done()
       },
@@ -335,6 +349,13 @@ function nothing(): void {}
 
 function unfinished(): PoolError {
   return new PoolError('ERR_UNFINISHED', 'Cannot end a transaction with a COPY or a cursor of it still open.')
+}
+
+function busy(): PoolError {
+  return new PoolError(
+    'ERR_SESSION_BUSY',
+    'Cannot run anything in a transaction while a cursor of it waits for its reader: read it to its end first, or use pool.outside(() => …).',
+  )
 }
 
 function endedByStatement(): PoolError {

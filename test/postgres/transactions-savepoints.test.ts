@@ -222,6 +222,29 @@ describe('streams in transactions', () => {
     expect(pool.stats().opens).toBe(1)
   })
 
+  test('transaction() refuses what would wait for the reader of a cursor, who waits for it', async () => {
+    const pool = make()
+    const { name, read } = await table(pool)
+    await pool.transaction(async (sql) => {
+      const errors: unknown[] = []
+      for await (const rows of pool.sql`select generate_series(1, 2) as a`.cursor(1)) {
+        const a = rows[0]?.['a'] as number
+        errors.push((await rejection(insert(pool.sql, name, a))).code)
+        errors.push((await rejection(pool.transaction(() => insert(pool.sql, name, a)))).code)
+        await pool.outside(async () => await insert(pool.sql, name, a))
+      }
+      expect(errors).toEqual(Array.from({ length: 4 }, () => 'ERR_SESSION_BUSY'))
+      // Somebody else reads on.
+      const all = async (): Promise<number> => {
+        let n = 0
+        for await (const rows of sql`select generate_series(1, 50)`.cursor(5)) n += rows.length
+        return n
+      }
+      expect((await Promise.all([all(), insert(sql, name, 5), all()]))[0]).toBe(50)
+    })
+    expect(await read()).toEqual([1, 2, 5])
+  })
+
   test('transaction() does not commit with a stream of it still open, of a savepoint neither', async () => {
     const pool = make({ max: 2 })
     const { name, read } = await table(pool)
