@@ -103,7 +103,8 @@ export class Opener {
       } catch (error) {
         const failure = error instanceof ConnectError ? error : connectError(settings, error, false, address)
         failures.push(failure)
-        if (!(failure.cause instanceof TargetError)) this.#order.failed(address, this.#clock.now())
+        // A server that refuses who we are, or is of another kind, is there.
+        if (failure.retryable && !(failure.cause instanceof TargetError)) this.#order.failed(address, this.#clock.now())
         if (!failure.retryable || signal.aborted) break
       } finally {
         share?.end()

@@ -238,6 +238,7 @@ export function parseOptions<T extends Types>(
       prepare: flag('prepare', given['prepare'] ?? parameters['prepare'], true),
       ...objectOrNothing(given, 'types'),
       ...objectOrNothing(given, 'transform'),
+      ...(parameters['debug'] === undefined ? {} : { debug: flag('debug', parameters['debug'], false) }),
       ...functionOrNothing(given, 'debug', [true, false]),
       ...functionOrNothing(given, 'onnotice'),
       ...functionOrNothing(given, 'onparameter'),
@@ -343,6 +344,7 @@ const notForTheServer: ReadonlySet<string> = new Set([
   'dbname',
   'database',
   'prepare',
+  'debug',
   'fetch_types',
   ...ofDial,
 ])

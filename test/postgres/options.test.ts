@@ -308,6 +308,14 @@ describe('parseOptions(), the names of other tools', () => {
     expect(refusal(url, {}, { PGCHANNELBINDING: 'require' })).toContain('of the environment')
   })
 
+  test('parseOptions() takes the switches of postgres.js from the URL', () => {
+    const text = `${url}?prepare=false&fetch_types=false&debug=true`
+    const settings = parseOptions(text, {}, none)
+    expect(settings).toMatchObject({ connection: {}, fetchTypes: false, session: { prepare: false, debug: true } })
+    expect(parseOptions(text, { prepare: true, debug: false }, none).session).toEqual({ prepare: true, debug: false })
+    expect(refusal(`${url}?prepare=sometimes`)).toContain('prepare must be true or false')
+  })
+
   test('parseOptions() sends to the server what it does not know', () => {
     expect(parseOptions(`${url}?statement_timeout=5s&options=-c%20a.b%3Dc`, {}, none).connection).toEqual({
       statement_timeout: '5s',
