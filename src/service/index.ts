@@ -6,13 +6,16 @@
 export { createService } from './service.ts'
 export type { Service, ServiceStats } from './service.ts'
 export type { GroupedServiceOptions, PlainPoolOptions, ServerOptions, ServiceOptions, TasksOptions } from './options.ts'
+export type { ServerContext } from './server-context.ts'
+export type { ServerEvent, ServerEvents } from './server-events.ts'
+export type { Listenable, ListenOptions } from './listen.ts'
+export type { CheckOptions, CheckResult } from './health-check.ts'
 export { serverModule, taskModule } from './modules.ts'
 export type {
   Run,
   RunAll,
   RunAllOptions,
   RunOptions,
-  ServerContext,
   ServerModule,
   TaskContext,
   TaskModule,

@@ -66,22 +66,6 @@ export interface TaskContext<M = unknown, D = {}> {
   readonly run: Run<M>
 }
 
-/** What a server gets to start with. */
-export interface ServerContext<M = unknown, D = {}> {
-  /** This thread's pool, under the limit that all threads share. */
-  readonly pool: PostgresPool<DefinedTypes<D>>
-  /** Runs a task on a task worker. */
-  readonly run: Run<M>
-  /** Whatever the service's options say for this server. */
-  readonly data: unknown
-  /** Aborts when the server is to stop. */
-  readonly signal: AbortSignal
-  /** 0 for the first thread of this server, 1 for the second… */
-  readonly index: number
-  /** Tells the service's `addresses` where this server listens. */
-  readonly announce: (address: unknown) => void
-}
-
 // oxlint-disable-next-line no-explicit-any -- any task's input is allowed here; `run` checks each against its own
 type AnyTask = (input: any, context: any) => unknown
 

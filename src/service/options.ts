@@ -39,6 +39,11 @@ export interface ServiceOptions<M> {
    * @default 10_000
    */
   closeTimeoutMs?: number
+  /**
+   * A module that every thread loads before anything else of the service, the main thread with `start()`: for what is to
+   * watch it. There, `node --import` is earlier still; loaded twice it is evaluated once.
+   */
+  instrument?: URL
 }
 
 /** Options of a pool that can cross threads. */
@@ -97,9 +102,31 @@ export interface ServerOptions {
   workers?: number
   /** Anything that can cross threads; the server's context carries it. */
   data?: unknown
+  /**
+   * How long its `start` may take, in ms. A thread that is not ready by then is ended.
+   * @default 30_000
+   */
+  startTimeoutMs?: number
+  /**
+   * How often within a minute a thread is started again after it has ended. After that it is given up: `Service.ready()` is
+   * false until `Service.reload()` brings it back. 0: never started again; `Infinity`: always.
+   * @default 10
+   */
+  maxRestarts?: number
 }
 
-const serviceKeys = ['url', 'limit', 'pool', 'tasks', 'servers', 'before', 'checkLimit', 'signals', 'closeTimeoutMs']
+const serviceKeys = [
+  'url',
+  'limit',
+  'pool',
+  'tasks',
+  'servers',
+  'before',
+  'checkLimit',
+  'signals',
+  'closeTimeoutMs',
+  'instrument',
+]
 
 /** Checks what the compiler cannot. */
 export function checkOptions<M>(options: ServiceOptions<M>): void {
@@ -110,9 +137,11 @@ export function checkOptions<M>(options: ServiceOptions<M>): void {
   known('pool.', options.pool ?? {}, undefined)
   if (options.tasks) checkTasks(options.tasks)
   for (const [name, server] of Object.entries(options.servers ?? {})) {
-    known(`servers.${name}.`, server, ['module', 'workers', 'data'])
+    known(`servers.${name}.`, server, ['module', 'workers', 'data', 'startTimeoutMs', 'maxRestarts'])
     module(`servers.${name}.module`, server.module, 'serverModule')
     count(`servers.${name}.workers`, server.workers)
+    duration(`servers.${name}.startTimeoutMs`, server.startTimeoutMs, 0, { from: 1, endless: true })
+    countOrNoEnd(`servers.${name}.maxRestarts`, server.maxRestarts)
   }
   duration('closeTimeoutMs', options.closeTimeoutMs, 0, { endless: true })
   const { before, checkLimit, signals } = options
@@ -123,8 +152,14 @@ export function checkOptions<M>(options: ServiceOptions<M>): void {
   if (signals !== undefined && signals !== false && !(Array.isArray(signals) && signals.every(isSignal))) {
     throw optionTypeError('signals', `signals must be false or an array of signals, such as 'SIGTERM'.`)
   }
+  checkInstrument(options.instrument)
   crosses('pool', options.pool)
   for (const [name, server] of Object.entries(options.servers ?? {})) crosses(`servers.${name}.data`, server.data)
+}
+
+function checkInstrument(instrument: unknown): void {
+  if (instrument === undefined || (instrument instanceof URL && instrument.protocol === 'file:')) return
+  throw optionTypeError('instrument', `instrument must be new URL('./module.js', import.meta.url).`)
 }
 
 const taskKeys = ['module', 'workers', 'concurrency', 'maxQueue', 'killAfterMs']
@@ -148,10 +183,7 @@ function checkGroup(prefix: string, tasks: TasksOptions<unknown>): void {
   module(`${prefix}.module`, tasks.module, 'taskModule')
   count(`${prefix}.workers`, tasks.workers)
   count(`${prefix}.concurrency`, tasks.concurrency)
-  const { maxQueue } = tasks
-  if (maxQueue !== undefined && maxQueue !== Infinity && !(Number.isInteger(maxQueue) && maxQueue >= 0)) {
-    throw optionRangeError(`${prefix}.maxQueue`, `${prefix}.maxQueue must be a whole number from 0, or Infinity.`)
-  }
+  countOrNoEnd(`${prefix}.maxQueue`, tasks.maxQueue)
   duration(`${prefix}.killAfterMs`, tasks.killAfterMs, 0, { endless: true })
 }
 
@@ -181,6 +213,11 @@ function count(option: string, value: unknown): void {
   if (!Number.isInteger(value) || value < 1 || value > 1024) {
     throw optionRangeError(option, `${allowed}: got ${value}.`)
   }
+}
+
+function countOrNoEnd(option: string, value: number | undefined): void {
+  if (value === undefined || value === Infinity || (Number.isInteger(value) && value >= 0)) return
+  throw optionRangeError(option, `${option} must be a whole number from 0, or Infinity.`)
 }
 
 const inModule =

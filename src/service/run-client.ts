@@ -64,16 +64,10 @@ export class TaskCaller {
 export class RunClient {
   #caller: TaskCaller | undefined
 
-  // The service's thread has a port of its own for calls; what the server's port would carry of them is not needed.
-  // oxlint-disable-next-line no-useless-constructor -- the server's entry gives it one
-  constructor(_say?: unknown) {}
-
   readonly run = (task: string, input?: unknown, options?: RunOptions): TaskRun<unknown> => {
     this.#caller ??= connect(workerData as ThreadData)
     return callTask(this.#caller.sender(undefined), task, input, options)
   }
-
-  answer(_message: unknown): void {}
 }
 
 function connect({ service, home, url, pool }: ThreadData): TaskCaller {

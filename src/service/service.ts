@@ -9,12 +9,15 @@ import { onSignals } from '../signals.ts'
 import type { PoolStats } from '../stats.ts'
 import { callTask } from './call.ts'
 import { isModule, openPool } from './define-pool.ts'
+import { roundTrip } from './health-check.ts'
+import type { CheckOptions, CheckResult } from './health-check.ts'
 import type { Send } from './job.ts'
 import type { Run, RunAll, RunAllOptions, RunOptions, TasksOf } from './modules.ts'
 import { checkOptions } from './options.ts'
 import type { GroupedServiceOptions, ServiceOptions } from './options.ts'
 import { runAll, runAllOptions } from './run-all.ts'
-import { ServerThread } from './servers.ts'
+import { createStatus, setStatus } from './server-status.ts'
+import { Servers } from './servers.ts'
 import { TaskGroups } from './task-groups.ts'
 import type { TaskStats } from './tasks.ts'
 import type { ThreadData } from './thread.ts'
@@ -70,7 +73,8 @@ export class Service<M> implements AsyncDisposable {
   readonly #shared: ThreadData
   #phase: 'new' | 'starting' | 'running' | 'closing' | 'closed' = 'new'
   #tasks: TaskGroups | undefined
-  #servers: ServerThread[] = []
+  readonly #status = createStatus()
+  #servers: Servers | undefined
   /** The start itself, and the start with what is done if it fails. */
   #starting: Promise<void> | undefined
   #started: Promise<void> | undefined
@@ -151,7 +155,43 @@ export class Service<M> implements AsyncDisposable {
 
   /** Where the threads of a server said they listen, in the order of their index. */
   addresses(server: string): readonly unknown[] {
-    return this.#servers.filter((thread) => thread.name === server).map((thread) => thread.address)
+    return this.#servers?.addresses(server) ?? []
+  }
+
+  /**
+   * Whether it is up: it has started and is not closing, every server has a thread that is ready, and none has been given
+   * up. Reads what is known; asks nobody.
+   */
+  ready(): boolean {
+    return this.#phase === 'running' && (this.#servers?.isReady() ?? true)
+  }
+
+  /** One round trip to the database through the main thread's pool, within a deadline. Rejects when it fails. */
+  check(options?: CheckOptions): Promise<CheckResult> {
+    return roundTrip(this.pool, options)
+  }
+
+  /**
+   * Replaces the threads of a server, or of all servers, one after the other: each new one is ready before its predecessor
+   * stops, so that there are never fewer than wanted. Rejects with the reason if one does not get ready; its predecessor
+   * goes on then, and so do those after it. Modules are loaded anew.
+   *
+   * @example
+   * ```ts
+   * import { createService, serverModule } from 'millpond/service'
+   *
+   * const http = { module: serverModule(new URL('./server.js', import.meta.url)), workers: 2 }
+   * const service = createService({ url: process.env.DATABASE_URL, limit: 20, servers: { http } })
+   * await service.start()
+   * process.on('SIGHUP', () => {
+   *   service.reload('http').catch((error: unknown) => console.error('The old threads go on.', error))
+   * })
+   * ```
+   */
+  async reload(server?: string): Promise<void> {
+    if (this.#phase !== 'running')
+      throw new PoolError('ERR_SERVICE_CLOSED', 'Cannot reload: the service is not running.')
+    await this.#servers?.reload(server)
   }
 
   /**
@@ -175,6 +215,7 @@ export class Service<M> implements AsyncDisposable {
       this.#starting = this.#start()
       await this.#starting
       this.#phase = 'running'
+      this.#showStatus()
     } catch (error) {
       const interrupted = this.#closed !== undefined
       await this.close()
@@ -183,8 +224,9 @@ export class Service<M> implements AsyncDisposable {
   }
 
   async #start(): Promise<void> {
-    const { before, tasks, servers = {}, signals = ['SIGTERM', 'SIGINT'] } = this.#options
+    const { before, tasks, signals = ['SIGTERM', 'SIGINT'], instrument } = this.#options
     this.#forgetSignals = onSignals(signals || [], () => this.close())
+    if (instrument) await import(instrument.href)
     this.#pool ??= await openPool(this.#shared.url, this.#shared.pool)
     await this.pool.open()
     // A wrong password or a server that is down is better known now than with the first request.
@@ -197,16 +239,27 @@ export class Service<M> implements AsyncDisposable {
       await this.#tasks.load()
       this.#goOn()
     }
-    for (const [name, server] of Object.entries(servers)) {
-      for (let index = 0; index < (server.workers ?? 1); index++) {
-        const data = { ...this.#shared, module: server.module.href, name, index, data: server.data }
-        const run = async (task: string, input: unknown): Promise<unknown> =>
-          (this.run as (name: string, input: unknown) => Promise<unknown>)(task, input)
-        this.#servers.push(new ServerThread({ name, index, data, run }))
-      }
-    }
-    await Promise.all(this.#servers.map((thread) => thread.start()))
+    this.#servers = this.#makeServers()
+    await this.#servers.start()
     this.#goOn()
+  }
+
+  #makeServers(): Servers {
+    const { servers = {}, tasks, closeTimeoutMs: stopTimeoutMs = 10_000, instrument } = this.#options
+    return new Servers({
+      servers,
+      shared: this.#shared,
+      status: this.#status,
+      instrument: instrument?.href,
+      hasTasks: tasks !== undefined,
+      stopTimeoutMs,
+      onChange: () => this.#showStatus(),
+    })
+  }
+
+  /** Tells all threads how the service is. */
+  #showStatus(): void {
+    setStatus(this.#status, this.ready() ? 'ready' : 'unready')
   }
 
   /** Takes the lease, and asks through it: a connection of its own would be one more than the limit allows. */
@@ -242,10 +295,11 @@ export class Service<M> implements AsyncDisposable {
   async #close(): Promise<void> {
     const { closeTimeoutMs = 10_000 } = this.#options
     this.#phase = 'closing'
+    this.#showStatus()
     const startedAt = performance.now()
     const deadline = deferred<void>()
     const timer = closeTimeoutMs === Infinity ? undefined : setTimeout(deadline.resolve, closeTimeoutMs)
-    await Promise.all(this.#servers.map((thread) => thread.stop(deadline.promise)))
+    await this.#servers?.stop(closeTimeoutMs, deadline.promise)
     // What it is about is given up at its next step; `before` may take its time.
     await Promise.race([Promise.allSettled([this.#starting]), deadline.promise])
     await this.#tasks?.close(deadline.promise)

@@ -3,7 +3,7 @@ import type { MessagePort } from 'node:worker_threads'
 import type { PostgresPoolOptions } from '../postgres/index.ts'
 import type { CallWords } from './abort.ts'
 import type { Parcel } from './clone.ts'
-import type { Reply, TaskReply } from './wire.ts'
+import type { TaskReply } from './wire.ts'
 
 /** What every thread of a service is started with: how to make its pool. */
 export interface ThreadData {
@@ -22,14 +22,6 @@ export interface TaskThreadData extends ThreadData {
   readonly group: string
 }
 
-export interface ServerThreadData extends ThreadData {
-  readonly module: string
-  readonly name: string
-  readonly index: number
-  readonly data: unknown
-  readonly port: MessagePort
-}
-
 /** One call of a task, as it travels. Piscina's handlers get a single argument. */
 export interface TaskCall {
   readonly id: number
@@ -39,24 +31,6 @@ export interface TaskCall {
   readonly input: Parcel
   readonly words: CallWords
 }
-
-/** What a server's thread says to the service … */
-export type FromServer =
-  | { readonly type: 'ready' }
-  | { readonly type: 'failed'; readonly reply: Reply }
-  | { readonly type: 'address'; readonly address: unknown }
-  | {
-      readonly type: 'run'
-      readonly id: number
-      readonly task: string
-      readonly input: unknown
-      readonly abort: Int32Array | undefined
-    }
-
-/** … and what the service says to it. */
-export type ToServer =
-  | { readonly type: 'stop' }
-  | { readonly type: 'reply'; readonly id: number; readonly reply: Reply }
 
 /** What any thread says to the service through the port it has introduced itself with: about a call that it runs … */
 export type FromThread =

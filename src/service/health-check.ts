@@ -1,0 +1,45 @@
+import { PoolError } from '../errors.ts'
+import { duration } from '../options.ts'
+import type { PostgresPool } from '../postgres/index.ts'
+
+export interface CheckOptions {
+  /**
+   * For everything: the wait for a connection, and the query. In ms.
+   * @default 2_000
+   */
+  timeoutMs?: number
+}
+
+export interface CheckResult {
+  /** From the call to the answer. */
+  readonly durationMs: number
+  /** The wait for a connection, as far as it goes. */
+  readonly waitedMs: number
+}
+
+/** One real round trip: takes a lease, asks the server, gives the lease back. Rejects when that fails or is late. */
+export async function roundTrip(pool: PostgresPool, options: CheckOptions = {}): Promise<CheckResult> {
+  const timeoutMs = duration('timeoutMs', options.timeoutMs, 2_000, { from: 1 })
+  const startedAt = performance.now()
+  const lease = await pool.acquire({ timeoutMs })
+  const waitedMs = performance.now() - startedAt
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const error = new PoolError(
+      'ERR_CHECK_TIMEOUT',
+      `The database did not answer within ${timeoutMs} ms; the wait for a connection took ${Math.round(waitedMs)} of them.`,
+    )
+    timer = setTimeout(() => reject(error), Math.max(0, timeoutMs - waitedMs))
+  })
+  try {
+    await Promise.race([lease.sql`select 1`, late])
+  } catch (error) {
+    // A connection that does not answer is of no use; to see its end may take as long again.
+    lease.destroy('it did not answer a check').catch(() => undefined)
+    throw error
+  } finally {
+    clearTimeout(timer)
+  }
+  await lease.release()
+  return { durationMs: performance.now() - startedAt, waitedMs }
+}

@@ -1,0 +1,45 @@
+import { channel } from 'node:diagnostics_channel'
+import type { Channel } from 'node:diagnostics_channel'
+
+/** What happens to the threads of a service's servers, each on its channel of `node:diagnostics_channel`. */
+export interface ServerEvents {
+  /** A thread has begun; it is not ready yet. */
+  'millpond:server-start': { threadId: number }
+  /** The `start` of its module has resolved. */
+  'millpond:server-ready': { threadId: number; durationMs: number }
+  /** A thread has ended; `expected` if it was told to. */
+  'millpond:server-exit': { threadId: number; expected: boolean; livedMs: number; cause: unknown }
+  /** Another thread is to take the place of one that has ended. */
+  'millpond:server-restart': { pauseMs: number; restarts: number }
+  /** It ended too often within a minute, and is not started again. `Service.ready()` is false from now on. */
+  'millpond:server-failed': { restarts: number; cause: unknown }
+  /** A new thread has taken the place of the old one, since `Service.reload()` was called. */
+  'millpond:server-reload': { threadId: number; from: number | undefined }
+}
+
+/** An event as its channel gets it. */
+export type ServerEvent = {
+  [K in keyof ServerEvents]: { readonly type: K; readonly server: string; readonly index: number } & Readonly<
+    ServerEvents[K]
+  >
+}[keyof ServerEvents]
+
+const channels: { readonly [K in keyof ServerEvents]: Channel } = {
+  'millpond:server-start': channel('millpond:server-start'),
+  'millpond:server-ready': channel('millpond:server-ready'),
+  'millpond:server-exit': channel('millpond:server-exit'),
+  'millpond:server-restart': channel('millpond:server-restart'),
+  'millpond:server-failed': channel('millpond:server-failed'),
+  'millpond:server-reload': channel('millpond:server-reload'),
+}
+
+/** `server` and `index` say whose thread it is. */
+export function tell<K extends keyof ServerEvents>(
+  server: string,
+  index: number,
+  type: K,
+  what: ServerEvents[K],
+): void {
+  const to = channels[type]
+  if (to.hasSubscribers) to.publish({ type, server, index, ...what })
+}
