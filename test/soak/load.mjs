@@ -110,12 +110,15 @@ export class Load {
   }
 
   async #transaction() {
+    // Of a transaction it is for everything together.
+    const { timeoutMs, ...options } = this.#options()
+    if (timeoutMs !== 0) options.timeoutMs = timeoutMs
     await this.#pools.now.transaction(async (sql) => {
       await sql`insert into note values (${this.#random.from(0, 1_000)})`
       if (this.#random.chance(0.3)) await sleep(this.#random.from(0, 150))
       else await sql`select pg_sleep(${this.#seconds()})`
       if (this.#random.chance(0.2)) throw new Mistake('soak: inside a transaction')
-    }, this.#options())
+    }, options)
   }
 
   /** A query that nobody waits for to its end: it is cancelled, left behind, or dies with the thread. */

@@ -21,6 +21,7 @@ const expected = new Set([
   'ERR_CONNECTION_LOST',
   'ERR_LEASE_REVOKED',
   'ERR_OUTCOME_UNKNOWN',
+  'ERR_TRANSACTION_TIMEOUT',
   '57P01', // pg_terminate_backend
   '57014', // cancelled
 ])
