@@ -252,10 +252,9 @@ describe('the ambient transaction', () => {
 
 describe('what is nobody’s', () => {
   test('hooks, log and password of a pool are in no transaction of their callers', async () => {
-    const pids: unknown[] = []
     const inside: Promise<unknown>[] = []
     const look = (): void => {
-      if (inside.length < 40) inside.push(pidOf(pool.sql).catch((error: unknown) => error))
+      if (inside.length < 40) inside.push(xidOf(pool.sql).catch((error: unknown) => error))
     }
     const pool: PostgresPool = make({
       max: 4,
@@ -269,28 +268,36 @@ describe('what is nobody’s', () => {
         if (type !== 'millpond:acquire' && type !== 'millpond:release') look()
       },
     })
-    await pool.transaction(async (sql) => {
-      pids.push(await pidOf(sql))
+    const xid = await pool.transaction(async (sql) => {
       await Promise.all([pool.acquire(), pool.acquire()].map(async (lease) => (await lease).destroy()))
       pool.evict()
+      return xidOf(sql)
     })
     const others = await Promise.all(inside)
     expect(inside.length).toBeGreaterThan(3)
-    expect(others.filter((pid) => typeof pid !== 'number')).toEqual([])
+    // Each in its own, and none refused for having been made in one that has ended.
+    expect(others.filter((other) => typeof other !== 'string' || other === xid)).toEqual([])
   })
 
   test('notices come where the socket was opened: outside', async () => {
     const seen: Promise<unknown>[] = []
-    const pool: PostgresPool = make({ onnotice: () => seen.push(xidOf(pool.sql)) })
-    await pool.transaction(async (sql) => {
+    const pool: PostgresPool = make({ max: 6, onnotice: () => seen.push(xidOf(pool.sql)) })
+    const notice = "do $$ begin raise notice 'hear'; end $$"
+    const leases = await pool.transaction(async (sql) => {
       const xid = await xidOf(sql)
-      await sql.unsafe(`do $$ begin raise notice 'hear'; end $$`)
+      await sql.unsafe(notice)
       await until(() => seen.length === 1)
-      expect(await seen[0]).not.toBe(xid)
+      // More than are idle: some are opened for a caller in a transaction, and used for longer.
+      const opened = await Promise.all([pool.acquire(), pool.acquire(), pool.acquire()])
+      for (const lease of opened) await lease.sql.unsafe(notice)
+      await until(() => seen.length === 4)
+      expect(await Promise.all(seen)).not.toContain(xid)
+      return opened
     })
-    await pool.sql.unsafe(`do $$ begin raise notice 'hear'; end $$`)
-    await until(() => seen.length === 2)
-    expect(await seen[1]).toBeTypeOf('string')
+    for (const lease of leases) await lease.sql.unsafe(notice)
+    await until(() => seen.length === 7)
+    for (const one of seen) expect(await one).toBeTypeOf('string')
+    for (const lease of leases) await lease.release()
   })
 
   test('the async context of the application is left alone', async () => {

@@ -225,6 +225,43 @@ describe('transaction() whose session is ended', () => {
   })
 })
 
+describe('transaction() whose BEGIN fails', () => {
+  test('transaction() sends nothing when the server refuses BEGIN and the session lives on', async () => {
+    await using proxy = await tcpServer((socket) => {
+      const upstream = connect(db.server.port, db.server.host)
+      upstream.on('error', () => undefined)
+      upstream.pipe(socket)
+      socket.on('data', (chunk: Buffer) => {
+        const at = chunk.indexOf('BEGIN ISOLATION')
+        // Of the same length, and no SQL.
+        if (at >= 0) chunk.write('BEGUN', at)
+        upstream.write(chunk)
+      })
+      socket.on('end', () => upstream.end())
+    })
+    const { name, read } = await table()
+    const pool = make({ port: proxy.port, max: 1 })
+    let errors: (Error & { code?: string })[] = []
+    const attempt = pool.transaction(
+      async (sql) => {
+        errors = await Promise.all([
+          rejection(insert(sql, name, 1)),
+          rejection(insert(pool.sql, name, 2)),
+          rejection(pool.transaction(() => insert(pool.sql, name, 3))),
+        ])
+        errors.push(await rejection(insert(sql, name, 4)))
+      },
+      { lazy: true, isolation: 'serializable' },
+    )
+    expect((await rejection(attempt)).code).toBe('42601')
+    expect(errors.map(({ code }) => code)).toEqual(['42601', '42601', '42601', '42601'])
+    const eager = pool.transaction(() => insert(pool.sql, name, 5), { isolation: 'serializable' })
+    expect((await rejection(eager)).code).toBe('42601')
+    expect(await read()).toEqual([])
+    expect(pool.stats().opens).toBe(1)
+  })
+})
+
 describe('transaction() whose COMMIT is not answered', () => {
   test('transaction() does not know the outcome, and does not try again, where it took effect', async () => {
     await using gated = await gate()

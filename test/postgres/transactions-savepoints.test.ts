@@ -171,6 +171,31 @@ describe('savepoints', () => {
     expect(pool.stats().opens).toBe(1)
   })
 
+  test('savepoint() that is given up while it waits for its turn leaves the turn to the next one', async () => {
+    const pool = make()
+    const { name, read } = await table(pool)
+    await pool.transaction(async (sql) => {
+      const controller = new AbortController()
+      let called = false
+      const waiting = rejection(
+        sql.savepoint(async (inner) => {
+          await insert(inner, name, 1)
+          controller.abort(new Error('enough'))
+          await insert(inner, name, 2)
+          throw new Error('no')
+        }),
+      )
+      const givenUp = rejection(pool.transaction(() => void (called = true), { signal: controller.signal }))
+      const next = pool.transaction(() => insert(pool.sql, name, 3))
+      expect((await givenUp).message).toBe('enough')
+      expect((await waiting).message).toBe('no')
+      await next
+      await insert(sql, name, 4)
+      expect(called).toBe(false)
+    })
+    expect(await read()).toEqual([3, 4])
+  })
+
   test('savepoint() of a lazy transaction begins both with its first query', async () => {
     const pool = make()
     const { name, read } = await table(pool)
