@@ -62,7 +62,7 @@ async function perform(
   progress: ProgressSender,
 ): Promise<unknown> {
   abortable.throwIfAborted()
-  const pool = new TaskPool(name, await opened)
+  const pool = new TaskPool(name, await opened, (message) => say({ type: 'warning', message }))
   const task = find(await loaded, name, exported)
   abortable.throwIfAborted()
   const run = (other: string, value?: unknown, options: RunOptions = {}): unknown => {

@@ -53,22 +53,29 @@ export function canCross(value: unknown, transfer: readonly Transferable[] = [])
   }
 }
 
-/**
- * Says what of a value cannot cross: `its "rows[3].callback" is a function`. Slow; for errors.
- */
+/** Says what of a value cannot cross: `its "rows[3].callback" is a function`. Slow; for errors. */
 export function culpritIn(value: unknown, transfer: readonly Transferable[] = []): string {
+  const { path, culprit } = findCulprit(value, transfer)
+  return `${path ? `its "${path.replace(/^\./, '')}"` : 'it'} is ${kindOf(culprit)}`
+}
+
+/** Where in a value that cannot cross the culprit is: `.rows[3].callback`, or '' for the value itself. */
+export function findCulprit(
+  value: unknown,
+  transfer: readonly Transferable[] = [],
+): { readonly path: string; readonly culprit: unknown } {
   const seen = new Set<unknown>()
   let path = ''
-  let current = value
+  let culprit = value
   // Ever deeper into the member that does not cross, until all members of it do.
-  while (typeof current === 'object' && current !== null && !seen.has(current)) {
-    seen.add(current)
-    const next = membersOf(current).find(([, member]) => !seen.has(member) && !canCross(member, transfer))
+  while (typeof culprit === 'object' && culprit !== null && !seen.has(culprit)) {
+    seen.add(culprit)
+    const next = membersOf(culprit).find(([, member]) => !seen.has(member) && !canCross(member, transfer))
     if (!next) break
     path += next[0]
-    current = next[1]
+    culprit = next[1]
   }
-  return `${path ? `its "${path.replace(/^\./, '')}"` : 'it'} is ${kindOf(current)}`
+  return { path, culprit }
 }
 
 function kindOf(value: unknown): string {

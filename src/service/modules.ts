@@ -90,11 +90,7 @@ export type TasksOf<G> = {
     : never
 }
 
-type InputOf<T> = T extends () => unknown
-  ? undefined
-  : T extends (input: infer I, ...rest: never[]) => unknown
-    ? I
-    : never
+type InputOf<T> = T extends (...args: infer A extends unknown[]) => unknown ? (A extends [] ? undefined : A[0]) : never
 type ResultOf<T> = T extends (...args: never[]) => infer R ? Cloned<Awaited<R>> : never
 type Arguments<T, O> =
   undefined extends InputOf<T> ? [input?: InputOf<T>, options?: O] : [input: InputOf<T>, options?: O]

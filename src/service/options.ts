@@ -3,6 +3,7 @@ import { duration } from '../options.ts'
 import type { LimitOption } from '../options.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
 import type { PostgresHooks, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
+import { canCross, findCulprit } from './clone.ts'
 import type { ServerModule, TaskModule } from './modules.ts'
 
 /** What a service is made of. */
@@ -224,15 +225,11 @@ const inModule =
   "Put it into a module that each thread loads: url: new URL('./db.js', import.meta.url) with `export default definePool({ … })`."
 
 function crosses(option: string, value: unknown): void {
-  try {
-    structuredClone(value)
-  } catch {
-    const culprit = Object.entries(value ?? {}).find(([, one]) => typeof one === 'function')?.[0]
-    const name = culprit === undefined ? option : `${option}.${culprit}`
-    const instead = option === 'pool' ? ` ${inModule}` : ''
-    throw optionTypeError(
-      name,
-      `${name} cannot cross threads: functions and the like stay in the thread they are made in.${instead}`,
-    )
-  }
+  if (canCross(value)) return
+  const name = option + findCulprit(value).path
+  const instead = option === 'pool' ? ` ${inModule}` : ''
+  throw optionTypeError(
+    name,
+    `${name} cannot cross threads: functions and the like stay in the thread they are made in.${instead}`,
+  )
 }

@@ -18,10 +18,13 @@ export class TaskPool {
   readonly #task: string
   readonly #inner: PostgresPool
   readonly #held = new Set<Held>()
+  readonly #warn: (message: string) => void
   #ended = false
 
-  constructor(task: string, inner: PostgresPool) {
+  /** `warn` is told of what was left behind. */
+  constructor(task: string, inner: PostgresPool, warn: (message: string) => void) {
     this.#task = task
+    this.#warn = warn
     this.#inner = inner
     const own: Partial<Record<string | symbol, unknown>> = {
       acquire: async (...args: Parameters<PostgresPool['acquire']>) => this.#hold(inner.acquire(...args)),
@@ -47,9 +50,8 @@ export class TaskPool {
     for (const { acquiredAt, since, over, revoke } of this.#held) {
       if (over()) continue
       const heldMs = Math.round(performance.now() - since)
-      process.emitWarning(
+      this.#warn(
         `The task "${this.#task}" has ended without releasing a lease of "${this.#inner.name}" (held for ${heldMs} ms); it is revoked. ${acquiredAt.stack}`,
-        'MillpondWarning',
       )
       void revoke()
     }

@@ -68,6 +68,8 @@ export class ThreadPort {
         return this.#run(message)
       case 'give up':
         return this.#calls.get(message.id)?.sent.giveUp()
+      case 'warning':
+        return process.emitWarning(message.message, 'MillpondWarning')
     }
   }
 

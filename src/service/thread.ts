@@ -48,6 +48,8 @@ export type FromThread =
       readonly parent: number | undefined
     }
   | { readonly type: 'give up'; readonly id: number }
+  /** … or warns of: warnings of a worker thread are heard in that thread only. */
+  | { readonly type: 'warning'; readonly message: string }
 
 /** … and what the service says to it: about a call that it has made, or that its pool is to be closed. */
 export type ToThread =

@@ -1,0 +1,149 @@
+import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Worker } from 'node:worker_threads'
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
+import { PoolError, WorkerLostError } from 'millpond'
+import { createService, taskModule } from 'millpond/service'
+import type { Service } from 'millpond/service'
+import type { TestDatabase } from '../support/database.ts'
+import { createDatabase, until } from '../support/database.ts'
+
+type Tasks = typeof import('./fixtures/tasks-more.mjs')
+
+const module = taskModule<Tasks>(new URL('./fixtures/tasks-more.mjs', import.meta.url))
+
+let database: TestDatabase
+/** Every thread that this process has started. */
+const started = new Set<Worker>()
+
+beforeAll(async () => {
+  database = await createDatabase()
+  process.on('worker', (worker) => {
+    started.add(worker)
+    worker.once('exit', () => started.delete(worker))
+  })
+})
+
+afterAll(() => database.drop())
+
+function random(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state * 1_664_525 + 1_013_904_223) % 2 ** 32
+    return state / 2 ** 32
+  }
+}
+
+async function start(name: string, workers: number, limit: number): Promise<Service<Tasks>> {
+  const service = createService<Tasks>({
+    url: database.url,
+    limit: { name, connections: limit },
+    signals: false,
+    tasks: { module, workers },
+  })
+  await service.start()
+  return service
+}
+
+test('whatever task worker is killed, whenever: each call is answered, the rest goes on, the limit holds', async () => {
+  const seed = Number(process.env['SEED'] ?? Date.now() % 1_000_000)
+  console.log(`seed ${seed}`)
+  const next = random(seed)
+  const limit = 4
+  await using service = await start('killed', 3, limit)
+  const lasting = performance.now() + 6_000
+  const counts = { done: 0, lost: 0, called: 0 }
+  let lastDone = performance.now()
+  let longestGapMs = 0
+  let most = 0
+  const going = (): boolean => performance.now() < lasting
+  const caller = async (): Promise<void> => {
+    while (going()) {
+      counts.called++
+      const kind = next()
+      try {
+        if (kind < 0.4) expect(await service.run('queries', Math.floor(next() * 10))).toBe(42)
+        else if (kind < 0.6) expect(await service.run('transacts', 4)).toBe(5)
+        else if (kind < 0.8) expect(await service.run('spins', { ms: Math.floor(next() * 10) })).toBe('finished')
+        else expect(await service.run('echo', { kind })).toEqual({ kind })
+        counts.done++
+        longestGapMs = Math.max(longestGapMs, performance.now() - lastDone)
+        lastDone = performance.now()
+      } catch (error) {
+        expect(error).toBeInstanceOf(PoolError)
+        expect(error).toBeInstanceOf(WorkerLostError)
+        counts.lost++
+      }
+    }
+  }
+  const watcher = async (): Promise<void> => {
+    while (going()) {
+      most = Math.max(most, (await database.sessions()).length)
+      await sleep(2)
+    }
+  }
+  let kills = 0
+  const killer = async (): Promise<void> => {
+    while (performance.now() < lasting - 1_000) {
+      // Those that start, too.
+      const living = [...started]
+      const victim = living[Math.floor(next() * living.length)]
+      if (victim) kills++
+      void victim?.terminate()
+      await sleep(Math.floor(next() * 300))
+    }
+  }
+  await Promise.all([...Array.from({ length: 8 }, caller), watcher(), killer()])
+  console.log({ ...counts, kills, longestGapMs: Math.round(longestGapMs), most })
+  expect(counts.done + counts.lost).toBe(counts.called)
+  expect(counts.lost).toBeGreaterThan(0)
+  expect(counts.done).toBeGreaterThan(100)
+  expect(longestGapMs).toBeLessThan(2_000)
+  expect(most).toBeGreaterThan(1)
+  expect(most).toBeLessThanOrEqual(limit)
+  // As many as before, and all of them serve.
+  await until(() => service.stats().tasks['tasks']?.workers === 3, 'three workers')
+  const threads = await Promise.all(Array.from({ length: 3 }, () => service.run('spins', { ms: 50 })))
+  expect(threads).toEqual(['finished', 'finished', 'finished'])
+  expect(service.stats().tasks['tasks']).toMatchObject({ running: 0, queued: 0 })
+})
+
+test('all workers killed while they start: what waits for them is answered', async () => {
+  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+  onTestFinished(() => warned.mockRestore())
+  await using service = await start('killed young', 2, 4)
+  // From then on Piscina starts no thread by itself.
+  for (let round = 0; round < 5; round++) {
+    const calls = Array.from({ length: 4 }, () =>
+      service.run('spins', { ms: 20 }).then(
+        (value) => expect(value).toBe('finished'),
+        (error: unknown) => expect(error).toBeInstanceOf(WorkerLostError),
+      ),
+    )
+    for (const worker of started) void worker.terminate()
+    await sleep(round)
+    for (const worker of started) void worker.terminate()
+    await Promise.all(calls)
+  }
+  const startedAt = performance.now()
+  expect(await service.run('queries', 1)).toBe(42)
+  expect(performance.now() - startedAt).toBeLessThan(2_000)
+})
+
+test('the main thread stays responsive while two workers compute', async () => {
+  await using service = await start('responsive', 2, 4)
+  const delays = monitorEventLoopDelay({ resolution: 1 })
+  const burning = Promise.all([service.run('spins', { ms: 1_500 }), service.run('spins', { ms: 1_500 })])
+  await sleep(50)
+  delays.enable()
+  for (let i = 0; i < 50; i++) {
+    await service.pool.sql`select 1`
+    await sleep(20)
+  }
+  delays.disable()
+  await burning
+  const p99Ms = delays.percentile(99) / 1e6
+  console.log(`event loop delay: p50 ${(delays.percentile(50) / 1e6).toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`)
+  // Below 20 ms on an idle machine; this one may be busy.
+  expect(p99Ms).toBeLessThan(100)
+})
