@@ -71,7 +71,7 @@ export class Scope implements Surrounding {
   #begun: Promise<void> | undefined
   #closed = false
   #over: Promise<void> | boolean = false
-  #dead: Error | undefined
+  #dead: { readonly error: unknown } | undefined
   #failure: unknown
   #cursor = false
   #sql: TransactionSql | undefined
@@ -104,7 +104,7 @@ export class Scope implements Surrounding {
 
   /** Throws when it is not, or not any more, this scope's. */
   get connection(): Connection {
-    if (this.#dead) throw this.#dead
+    if (this.#dead) throw this.#dead.error
     if (this.#isOver) throw new LeaseReleasedError(this.#house.pool, 'transaction')
     return this.#ground.connection
   }
@@ -145,7 +145,7 @@ export class Scope implements Surrounding {
   }
 
   take(turn: Turn): void {
-    if (this.#dead) return turn.drop(this.#dead)
+    if (this.#dead) return turn.drop(this.#dead.error)
     if (this.ended) return turn.drop(new LeaseReleasedError(this.#house.pool, 'transaction'))
     this.#turns.take(turn)
     if (turn.deque && this.#cursor) void this.#refuseIfBusy(turn)
@@ -153,7 +153,7 @@ export class Scope implements Surrounding {
   }
 
   ruin(error: Error): void {
-    this.#dead ??= error
+    this.#dead ??= { error }
     this.#turns.drop(error)
     this.#ground.ruin(error)
   }
@@ -213,9 +213,8 @@ export class Scope implements Surrounding {
       await this.connection.ask(statements.begin)
       this.#turns.open()
     } catch (error) {
-      const dead = error instanceof Error ? error : new Error(String(error))
-      this.#dead ??= dead
-      this.#turns.drop(dead)
+      this.#dead ??= { error }
+      this.#turns.drop(error)
       throw error
     }
   }
@@ -263,10 +262,13 @@ export class Scope implements Surrounding {
     else this.#over = true
   }
 
-  /** Ends what runs, undoes all, and gives the connection back. Never rejects. Does nothing after a commit. */
-  async rollback(): Promise<void> {
+  /**
+   * Ends what runs, undoes all, and gives the connection back. What waits for its turn rejects with `why`. Never
+   * rejects. Does nothing after a commit.
+   */
+  async rollback(why: unknown = new LeaseReleasedError(this.#house.pool, 'transaction')): Promise<void> {
     this.#closed = true
-    if (this.#over === false) this.#over = this.#rollback()
+    if (this.#over === false) this.#over = this.#rollback(why)
     if (this.#over !== true) await this.#over
   }
 
@@ -314,10 +316,9 @@ export class Scope implements Surrounding {
     await this.#ground.leave()
   }
 
-  async #rollback(): Promise<void> {
-    const ended = new LeaseReleasedError(this.#house.pool, 'transaction')
-    this.#entering.abort(ended)
-    this.#turns.drop(ended)
+  async #rollback(why: unknown): Promise<void> {
+    this.#entering.abort(why)
+    this.#turns.drop(why)
     await this.#begun?.catch(nothing)
     if (this.#entered) await this.#undo()
     await this.#ground.leave()

@@ -109,7 +109,8 @@ export class PostgresSession<T extends Types = {}> implements AsyncDisposable {
 
   #rollback(): Promise<void> {
     this.#limit.stop()
-    this.#rolledBack ??= this.#scope.rollback()
+    const { signal } = this.#limit
+    this.#rolledBack ??= this.#scope.rollback(signal.aborted ? signal.reason : undefined)
     return this.#rolledBack
   }
 

@@ -130,7 +130,7 @@ async function attempt<T extends Types, R>(
     return result
   } catch (error) {
     const shown = scope.explain(error)
-    await scope.rollback()
+    await scope.rollback(signal.aborted ? signal.reason : undefined)
     throw shown
   }
 }

@@ -254,6 +254,24 @@ describe('PostgresSession', () => {
     expect(pool.stats()).toMatchObject({ opens: 1, leased: 0 })
   })
 
+  test('PostgresSession waits for its connection no longer than its signal, and rejects with the reason', async () => {
+    const pool = make({ max: 1 })
+    const held = await pool.acquire()
+    const controller = new AbortController()
+    const session = pool.session({ signal: controller.signal })
+    const waiting = [session.sql`select 1`, session.sql.savepoint(() => 1)].map((one) =>
+      Promise.resolve(one).catch((error: unknown) => error),
+    )
+    await until(() => pool.stats().waiting === 1)
+    controller.abort('enough')
+    expect(await Promise.all(waiting)).toEqual(['enough', 'enough'])
+    expect(await session.commit().catch((error: unknown) => error)).toBe('enough')
+    const aborted = pool.session({ signal: AbortSignal.abort('before') })
+    expect(await aborted.sql`select 1`.catch((error: unknown) => error)).toBe('before')
+    expect(pool.stats().waiting).toBe(0)
+    await held.release()
+  })
+
   test('PostgresPool.close() revokes a session that was never ended', async () => {
     const pool = make()
     const session = pool.session()
