@@ -35,6 +35,14 @@ export interface Events {
   'millpond:leak': { connection: string; heldMs: number; acquiredAt: string | undefined }
   /** A hook threw where nobody waits for it. */
   'millpond:hook-error': { hook: string; cause: unknown }
+  /** A connection listens on `channels` channels. Nobody has listened for `gapMs`; 0 at the first time. */
+  'millpond:listen': { connection: string; channels: number; gapMs: number }
+  /** The connection that listens is of no use any more … */
+  'millpond:listen-lost': { connection: string; cause: unknown }
+  /** … and an attempt to listen again failed. */
+  'millpond:listen-error': { cause: unknown }
+  /** A listener threw. */
+  'millpond:listener-error': { channel: string; cause: unknown }
 }
 
 /** An event as `log` gets it, and as its channel does. */
@@ -55,6 +63,10 @@ const channels: { readonly [K in keyof Events]: Channel } = {
   'millpond:timeout': channel('millpond:timeout'),
   'millpond:leak': channel('millpond:leak'),
   'millpond:hook-error': channel('millpond:hook-error'),
+  'millpond:listen': channel('millpond:listen'),
+  'millpond:listen-lost': channel('millpond:listen-lost'),
+  'millpond:listen-error': channel('millpond:listen-error'),
+  'millpond:listener-error': channel('millpond:listener-error'),
 }
 
 const { 'millpond:acquire': begins, 'millpond:release': ends } = channels

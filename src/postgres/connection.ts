@@ -8,7 +8,7 @@ import { orAborted } from '../deadline.ts'
 import { sendCancelRequest } from './cancel.ts'
 import type { Address } from './dial.ts'
 import { serverError } from './connect-error.ts'
-import type { TransactionStatus } from './frames.ts'
+import type { ErrorFields, TransactionStatus } from './frames.ts'
 import { keepStream } from './copy.ts'
 import { cancelUnsent, freeze, rejectEarly } from './query.ts'
 import type { RawQuery } from './query.ts'
@@ -22,6 +22,13 @@ import type { Wire } from './wire.ts'
 const cancelTimeoutMs = 5_000
 
 export type Row = Record<string, unknown>
+
+/** Whoever listens on a connection. */
+export interface Hearing {
+  notified(channel: string, payload: string): void
+  /** The session has ended. */
+  lost(cause: unknown): void
+}
 
 /**
  * One session of the server: one instance of postgres.js, one socket, one life.
@@ -41,6 +48,7 @@ export type Row = Record<string, unknown>
 export class Connection {
   readonly identity: Identity
   readonly traces: Traces = new Traces()
+  hearing: Hearing | undefined
   readonly #address: Address
   readonly #wire: Wire
   readonly #inner: Inner
@@ -49,6 +57,8 @@ export class Connection {
   #plain = false
   #cancels = 0
   #lost: { readonly cause: unknown } | undefined
+  /** Why the server ends the session at once, where it says so without an error. */
+  #parting: ErrorFields | undefined
   readonly #onLost: ((cause: unknown) => void)[] = []
   #idleWaiters: Deferred<void>[] = []
 
@@ -62,6 +72,10 @@ export class Connection {
       wrote: () => this.#wrote(),
       mending: () => this.#mending(),
       died: (cause) => this.#lose(cause),
+    })
+    wire.on('notification', (channel: string, payload: string) => this.hearing?.notified(channel, payload))
+    wire.on('parting', (notice: ErrorFields) => {
+      this.#parting = notice
     })
   }
 
@@ -338,8 +352,8 @@ export class Connection {
 
   #lose(cause: unknown): void {
     if (this.#lost) return
-    const { fatal } = this.#wire.frames
-    const reason = fatal ? serverError(fatal) : cause
+    const said = this.#wire.frames.fatal ?? this.#parting
+    const reason = said ? serverError(said) : cause
     this.#lost = { cause: reason }
     const task = this.#current
     this.#current = undefined
@@ -357,6 +371,7 @@ export class Connection {
     for (const waiter of this.#idleWaiters) waiter.reject(error)
     this.#idleWaiters = []
     for (const fn of this.#onLost) fn(reason)
+    this.hearing?.lost(reason)
   }
 }
 

@@ -5,6 +5,7 @@ import type { AcquireOptions } from '../pool.ts'
 import type { Lease } from '../lease.ts'
 import type { PoolOptions } from '../options.ts'
 import type { PoolStats } from '../stats.ts'
+import { Watch } from '../watch.ts'
 import { Ambient } from './ambient.ts'
 import { OutsideDriver, callsOutside } from './ambient-outside.ts'
 import type { Connection } from './connection.ts'
@@ -12,6 +13,10 @@ import { Deadlines, checkLimits } from './deadlines.ts'
 import { openLargeObject } from './large-object.ts'
 import type { LargeObject, PoolSql } from './large-object.ts'
 import { PostgresLease } from './lease.ts'
+import { Listening } from './listen.ts'
+import type { PostgresListener } from './listen.ts'
+import type { ListenOptions, OnNotification } from './listen-options.ts'
+import { HearingTemplate } from './listen-template.ts'
 import { OneShots } from './one-shots.ts'
 import { parseOptions } from './options.ts'
 import type { PostgresPoolOptions } from './options.ts'
@@ -20,7 +25,7 @@ import type { Scope, TransactionSql } from './scope.ts'
 import { PostgresSession } from './session.ts'
 import { createSql } from './sql.ts'
 import type { PostgresSql, Types } from './sql.ts'
-import { Template } from './template.ts'
+import type { Template } from './template.ts'
 import { Transactions } from './transaction.ts'
 import { checkTransactionOptions } from './transaction-options.ts'
 import type { SessionOptions, TransactionOptions } from './transaction-options.ts'
@@ -54,15 +59,21 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   readonly #template: Template
   readonly #ambient: Ambient<Scope>
   readonly #transactions: Transactions<T>
+  readonly #listening: Listening
+  /** As the user wants them; the connection of listeners is one more. */
+  #bounds: { min: number; max: number }
+  #listens = false
   readonly #deadlines: Deadlines
   readonly #target: () => Target
 
   /** Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'`. Does no I/O. */
   constructor(url: string | URL | undefined, options?: PostgresPoolOptions<T>) {
     const settings = callsOutside(parseOptions(url, options))
-    this.#template = new Template(settings)
+    this.#template = new HearingTemplate(settings)
     const driver = new OutsideDriver(settings, this.#template)
     this.#pool = new Pool<Connection>({ ...named(settings.pool, settings.serverName), ...driver.hooks, driver })
+    const { min, max } = this.#pool.stats()
+    this.#bounds = { min, max }
     const { debug } = this.#template.options
     const looksFirst = settings.hooks.onAcquire !== undefined
     this.#ambient = new Ambient<Scope>(settings.ambient)
@@ -83,10 +94,48 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       stats: () => this.stats(),
     })
     this.#template.deadlines = this.#deadlines
+    this.#listening = new Listening({
+      pool: this.name,
+      clock: house.clock,
+      watch: new Watch(this.name, settings.pool.log),
+      acquireTimeoutMs: settings.pool.acquireTimeoutMs ?? 30_000,
+      acquire: (wanted) => this.#pool.acquire(wanted),
+      reserve: (on) => this.#bound(this.#bounds, on),
+    })
     this.#target = () => this.#ambient.joined?.ambient ?? oneShots
     this.sql = Object.assign(createSql<T>(this.#template, this.#target), {
       largeObject: (oid?: number, mode?: number) => this.#largeObject(oid, mode),
     })
+  }
+
+  /**
+   * Calls `fn` for everything that is sent on a channel (`sql.notify()`, `NOTIFY`), from when this resolves until
+   * `unlisten()`, the end of a block with `await using`, `signal`, or the pool's `close()`. The name is taken as it is,
+   * upper and lower case differ.
+   *
+   * All listeners of a pool share one connection. It is one of the pool's `max` and of the limit, and counts to `min` in
+   * addition to what the option says. Where it is lost, they listen again on another one, with the pool's pauses between
+   * failures; what was sent meanwhile is lost, which `onGap` tells. `fn` runs outside of transactions; what it throws,
+   * or rejects with, becomes the event `millpond:listener-error`, or a warning. Keeps no process alive, unless
+   * `keepAlive` says so.
+   *
+   * Rejects as `acquire()` does; with `ERR_BROKER_MISMATCH` where the limit has no room for one more `min`; with the
+   * server's error (a standby cannot listen); with `signal.reason`; with `ERR_OPTION`.
+   *
+   * @example
+   * ```ts
+   * import { createPool } from 'millpond/postgres'
+   *
+   * const pool = createPool(process.env.DATABASE_URL)
+   * const prices = new Map<string, number>()
+   * const listener = await pool.listen('price', (id) => prices.delete(id), { onGap: () => prices.clear() })
+   * await pool.transaction((sql) => sql.notify('price', 'tea')) // heard after COMMIT
+   * await listener.unlisten()
+   * await pool.close()
+   * ```
+   */
+  listen(channel: string, fn: OnNotification, options: ListenOptions = {}): Promise<PostgresListener> {
+    return this.#listening.listen(channel, fn, options)
   }
 
   get name(): string {
@@ -227,11 +276,12 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   /** Retires every connection of today, for new credentials or after a failover: idle ones now, leased ones on release. */
   evict(): void {
     this.#pool.evict()
+    this.#listening.renew()
   }
 
   /** New bounds. Takes no lease away. Throws `ERR_OPTION`, or `ERR_BROKER_MISMATCH` where the limit has no room. */
-  resize(bounds: { min?: number; max?: number }): void {
-    this.#pool.resize(bounds)
+  resize({ min = this.#bounds.min, max = this.#bounds.max }: { min?: number; max?: number }): void {
+    this.#bound({ min, max }, this.#listens)
   }
 
   /** A snapshot; cheap enough for every request. */
@@ -241,7 +291,9 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
 
   /** Lets leases finish until the deadline, then revokes them. Never rejects; a second call returns the first promise. */
   close(options?: { timeoutMs?: number }): Promise<{ revoked: number }> {
-    return this.#pool.close(options)
+    const closing = this.#pool.close(options)
+    this.#listening.close()
+    return closing
   }
 
   /** Same as `close()`. */
@@ -251,6 +303,13 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
 
   async #acquire(options?: AcquireOptions): Promise<Lease<Connection>> {
     return await this.#pool.acquire(this.#deadlines.acquiring(options)).catch(this.#nameHeld)
+  }
+
+  #bound(bounds: { min: number; max: number }, listens: boolean): void {
+    const { min, max } = bounds
+    this.#pool.resize({ min: listens && min < max ? min + 1 : min, max })
+    this.#bounds = bounds
+    this.#listens = listens
   }
 
   async #largeObject(oid: number | undefined, mode: number | undefined): Promise<LargeObject> {
