@@ -105,7 +105,9 @@ export class Connection {
   }
 
   get #waitsForUser(): boolean {
-    return this.#current !== undefined && (this.#wire.frames.copy !== undefined || this.#wire.frames.suspended)
+    const task = this.#current
+    if (!task || task.left || task.query.reader?.left) return false
+    return this.#wire.frames.copy !== undefined || this.#wire.frames.suspended
   }
 
   /** What of this query is in the hands of its reader: what is run behind it would wait for its reader. */
@@ -234,6 +236,7 @@ export class Connection {
     this.#current = task
     if (task.own !== this.#plain) this.#inner.plain((this.#plain = task.own))
     if (!task.own) keepStream(task, this.#streaming)
+    query.watch?.sent?.(this.identity.tag)
     this.#inner.handler(query)
     freeze(query)
     if (task.own || query.string === undefined) return

@@ -145,7 +145,8 @@ export class Wire extends EventEmitter {
   }
 
   pause(): this {
-    if (this.#live && !this.#drains) this.#socket.pause()
+    // With the last data of a COPY it would be for good: the stream, which has all it needs, never asks for more.
+    if (this.#live && !this.#drains && this.frames.copy === 'out') this.#socket.pause()
     return this
   }
 
