@@ -3,6 +3,7 @@ const benches: Readonly<Record<string, () => Promise<{ run(): Promise<void> }>>>
   pool: () => import('./pool.ts'),
   broker: () => import('./broker.ts'),
   fairness: () => import('./fairness.ts'),
+  postgres: () => import('./postgres.ts'),
 }
 
 async function main(names: readonly string[]): Promise<void> {
