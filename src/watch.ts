@@ -35,6 +35,20 @@ export interface Events {
   'millpond:leak': { connection: string; heldMs: number; acquiredAt: string | undefined }
   /** A hook threw where nobody waits for it. */
   'millpond:hook-error': { hook: string; cause: unknown }
+  /**
+   * A query of PostgreSQL has ended, its answer complete: `durationMs` after it was run, `waitedMs` of that for a
+   * connection and for its turn there. `code` is that of the error it was rejected with, `text` its statement, with the
+   * option `queryText`. One that was never sent has no `connection`. What the pool sends by itself is not told.
+   */
+  'millpond:query': {
+    connection: string | undefined
+    durationMs: number
+    waitedMs: number
+    rows: number | undefined
+    command: string | undefined
+    code: string | undefined
+    text?: string | undefined
+  }
   /** A connection listens on `channels` channels. Nobody has listened for `gapMs`; 0 at the first time. */
   'millpond:listen': { connection: string; channels: number; gapMs: number }
   /** The connection that listens is of no use any more … */
@@ -63,13 +77,14 @@ const channels: { readonly [K in keyof Events]: Channel } = {
   'millpond:timeout': channel('millpond:timeout'),
   'millpond:leak': channel('millpond:leak'),
   'millpond:hook-error': channel('millpond:hook-error'),
+  'millpond:query': channel('millpond:query'),
   'millpond:listen': channel('millpond:listen'),
   'millpond:listen-lost': channel('millpond:listen-lost'),
   'millpond:listen-error': channel('millpond:listen-error'),
   'millpond:listener-error': channel('millpond:listener-error'),
 }
 
-const { 'millpond:acquire': begins, 'millpond:release': ends } = channels
+const { 'millpond:acquire': begins, 'millpond:release': ends, 'millpond:query': queries } = channels
 
 const debug = debuglog('millpond')
 /** `NODE_DEBUG` is read once; the getter costs as much as half an acquire. */
@@ -96,6 +111,11 @@ export class Watch {
   /** Whether anybody would hear that a lease begins or ends. */
   get hearsLeases(): boolean {
     return this.#all || begins.hasSubscribers || ends.hasSubscribers
+  }
+
+  /** Whether anybody would hear of a query. */
+  get hearsQueries(): boolean {
+    return this.#all || queries.hasSubscribers
   }
 
   /** `make` is called only if somebody listens. */

@@ -4,12 +4,14 @@ import { cursorOf } from './cursor.ts'
 import type { Deadlines } from './deadlines.ts'
 import { cancelUnsent } from './query.ts'
 import type { Handler, QueryLimits, RawQuery, Target } from './query.ts'
+import type { QueryEvents } from './query-events.ts'
 
 /** What the queries of one tag have in common. */
 export interface Manner {
   /** What a cursor's callback returns to end it. */
   readonly closing: unknown
   readonly deadlines: Deadlines | undefined
+  readonly events: QueryEvents | undefined
   /** How long each of them may take. */
   readonly limits: QueryLimits | undefined
 }
@@ -64,7 +66,10 @@ export class Aim {
   }
 
   #watch(query: RawQuery): void {
-    if (query.limits && !query.cancelled) this.#manner.deadlines?.watch(query, this.#canceller)
+    if (query.cancelled) return
+    const attend = this.#manner.events?.begin(query)
+    if (query.limits) this.#manner.deadlines?.watch(query, this.#canceller)
+    attend?.()
   }
 
   // A cancelled query that is handed over would block its connection for ever.

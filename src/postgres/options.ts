@@ -141,6 +141,12 @@ export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, 
    */
   queryTimeoutMs?: number
   /**
+   * Whether the event `millpond:query` tells the text of a statement, without its parameters. Texts that were put
+   * together by hand may hold what nobody should log.
+   * @default false
+   */
+  queryText?: boolean
+  /**
    * Whether queries on `pool.sql` that are made inside a transaction or a session join it, and `pool.transaction()` is a
    * savepoint there. Without, each of them has a connection of its own.
    * @default true
@@ -165,6 +171,7 @@ export interface PostgresSettings {
   readonly serverChecks: 'auto' | boolean
   readonly ambient: boolean
   readonly queryTimeoutMs: number
+  readonly queryText: boolean
   readonly fetchTypes: boolean
   /** What goes to postgres.js as it is. */
   readonly session: Readonly<
@@ -177,7 +184,18 @@ export interface PostgresSettings {
   readonly pool: PoolOptions
 }
 
-const own = ['host', 'port', 'path', 'user', 'database', 'password', 'serverChecks', 'ambient', 'queryTimeoutMs']
+const own = [
+  'host',
+  'port',
+  'path',
+  'user',
+  'database',
+  'password',
+  'serverChecks',
+  'ambient',
+  'queryTimeoutMs',
+  'queryText',
+]
 const ofDial = ['ssl', 'sslnegotiation', 'target_session_attrs']
 const passedOn = ['types', 'transform', 'debug', 'onnotice', 'onparameter', 'connection', 'prepare', 'fetch_types']
 const known: readonly string[] = [...own, ...ofDial, ...passedOn, ...hookNames]
@@ -232,6 +250,7 @@ export function parseOptions<T extends Types>(
     connection: startupParameters(given['connection'], parameters),
     serverChecks: serverChecksOf(given['serverChecks']),
     ambient: flag('ambient', given['ambient'], true),
+    queryText: flag('queryText', given['queryText'], false),
     queryTimeoutMs: checkTimeout('queryTimeoutMs', given['queryTimeoutMs']),
     fetchTypes: flag('fetch_types', given['fetch_types'] ?? parameters['fetch_types'], true),
     session: {

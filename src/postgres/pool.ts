@@ -21,6 +21,7 @@ import { OneShots } from './one-shots.ts'
 import { parseOptions } from './options.ts'
 import type { PostgresPoolOptions } from './options.ts'
 import type { QueryLimits, Target } from './query.ts'
+import { QueryEvents } from './query-events.ts'
 import type { Scope, TransactionSql } from './scope.ts'
 import { PostgresSession } from './session.ts'
 import { createSql } from './sql.ts'
@@ -94,10 +95,12 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       stats: () => this.stats(),
     })
     this.#template.deadlines = this.#deadlines
+    const watch = new Watch(this.name, settings.pool.log)
+    this.#template.events = new QueryEvents({ watch, clock: house.clock, queryText: settings.queryText })
     this.#listening = new Listening({
       pool: this.name,
       clock: house.clock,
-      watch: new Watch(this.name, settings.pool.log),
+      watch,
       acquireTimeoutMs: settings.pool.acquireTimeoutMs ?? 30_000,
       acquire: (wanted) => this.#pool.acquire(wanted),
       reserve: (on) => this.#bound(this.#bounds, on),

@@ -35,8 +35,8 @@ export interface RawQuery extends Promise<unknown> {
   reader?: PortionReader
   /** Ours: how long it may take, as it was when it was made. */
   limits?: MadeLimits
-  /** Ours: sees to its deadline. */
-  watch?: { stop(): void }
+  /** Ours: sees to its deadline, and hears where it went. */
+  watch?: { sent?(connection: string): void; stop(): void }
   /** Runs it, if nothing has yet. */
   handle(): Promise<void>
 }

@@ -4,6 +4,7 @@ import { Aim } from './aim.ts'
 import type { Deadlines } from './deadlines.ts'
 import { isQuery } from './query.ts'
 import type { QueryLimits, RawQuery, Target } from './query.ts'
+import type { QueryEvents } from './query-events.ts'
 
 /** What postgres.js calls types: how values of your own travel. */
 export type Types = Record<string, postgres.PostgresType>
@@ -36,6 +37,7 @@ type Make = (...values: unknown[]) => unknown
 interface Maker {
   readonly sql: postgres.Sql
   readonly deadlines?: Deadlines | undefined
+  readonly events?: QueryEvents | undefined
 }
 
 /** A tag whose queries go to the target: to one for all, or to that of the moment in which each of them is made. */
@@ -48,7 +50,8 @@ export function createSql<T extends Types>(
     Record<'unsafe' | 'file', Make> &
     Record<'typed' | 'types' | 'json' | 'array' | 'CLOSE' | 'PostgresError', unknown>
   const { typed, types, json, array, CLOSE, PostgresError } = make
-  const aimAt = (one: Target): Aim => new Aim(one, { closing: CLOSE, deadlines: template.deadlines, limits })
+  const aimAt = (one: Target): Aim =>
+    new Aim(one, { closing: CLOSE, deadlines: template.deadlines, events: template.events, limits })
   const aim = typeof target === 'function' ? aimOfNow(target, aimAt) : aimAlways(aimAt(target))
   const aimed = (made: unknown): unknown => {
     if (isQuery(made)) aim().at(made)

@@ -3,6 +3,7 @@ import type { Deadlines } from './deadlines.ts'
 import type { PostgresSettings } from './options.ts'
 import { isQuery } from './query.ts'
 import type { Handler, RawQuery } from './query.ts'
+import type { QueryEvents } from './query-events.ts'
 import type { Types } from './sql.ts'
 import type { Wire } from './wire.ts'
 
@@ -51,6 +52,8 @@ export class Template {
   readonly options: SessionOptions
   /** How long its queries may take. */
   deadlines: Deadlines | undefined
+  /** Who tells how they went. */
+  events: QueryEvents | undefined
   readonly #settings: PostgresSettings
 
   constructor(settings: PostgresSettings) {
