@@ -330,7 +330,14 @@ describe('hold and wait', () => {
     ],
     ['session()', (pool: PostgresPool) => pool.session({ timeoutMs: 30 }).sql`select 1`],
   ])('%s that times out names the lease of the transaction or session around it', async (_, wait) => {
-    const pool = make({ max: 1, acquireTimeoutMs: 60 })
+    const pool = make({ min: 1, max: 1, acquireTimeoutMs: 60 })
+    // Opening has the same deadline, and may take longer.
+    await until(() =>
+      pool.open().then(
+        () => pool.stats().idle === 1,
+        () => false,
+      ),
+    )
     const inTransaction = pool.transaction(() => rejection(wait(pool)))
     expect(await inTransaction).toMatchObject(held)
     const lazy = pool.transaction(

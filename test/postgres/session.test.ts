@@ -186,7 +186,7 @@ describe('PostgresSession', () => {
     const { name, read } = await table(pool)
     const first = pool.session()
     void first.sql`insert into ${first.sql(name)} select 1 from pg_sleep(0.02)`.execute()
-    await seenToRun('pg_sleep(0.02)')
+    await until(() => pool.stats().leased === 1)
     await first.commit()
     const second = pool.session()
     const cancelled = rejection(second.sql`select pg_sleep(60), 'cancelled'`)

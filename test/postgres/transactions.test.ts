@@ -113,7 +113,14 @@ describe('transaction({ lazy })', () => {
   })
 
   test('transaction({ lazy: true }) rejects each query when it cannot begin', async () => {
-    const pool = make({ max: 1, acquireTimeoutMs: 30 })
+    const pool = make({ min: 1, max: 1, acquireTimeoutMs: 30 })
+    // Opening has the same deadline, and may take longer.
+    await until(() =>
+      pool.open().then(
+        () => pool.stats().idle === 1,
+        () => false,
+      ),
+    )
     const held = await pool.acquire()
     const errors = await pool
       .transaction((sql) => Promise.all([rejection(sql`select 1`), rejection(sql`select 2`)]), { lazy: true })
