@@ -1,4 +1,4 @@
-import { MessageChannel, Worker } from 'node:worker_threads'
+import { MessageChannel, Worker, receiveMessageOnPort } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
@@ -64,6 +64,10 @@ export class Life {
       this.worker.once('exit', (code) => {
         this.hasEnded = true
         clearTimeout(this.#startTimer)
+        // Its last words may be still to come.
+        for (let next = receiveMessageOnPort(port1); next; next = receiveMessageOnPort(port1)) {
+          this.#hear(next.message as FromServerThread)
+        }
         port1.close()
         desk.gone(this)
         const cause = this.cause === undefined ? undefined : { cause: this.cause }

@@ -40,7 +40,7 @@ export function runServer(): void {
   const starting = start()
   starting.then(
     () => say({ type: 'ready' }),
-    (error: unknown) => fail(error, Infinity),
+    (error: unknown) => (stopping.signal.aborted ? undefined : fail(error, Infinity)),
   )
 
   async function start(): Promise<unknown> {
@@ -82,7 +82,8 @@ export function runServer(): void {
     try {
       await listeners.stop(until(drainUntil))
       // One that is still starting is there in a moment, and is to be disposed of, too.
-      await within(until(disposeUntil), starting.then(dispose))
+      const disposed = starting.then(dispose, () => undefined)
+      await within(until(disposeUntil), disposed)
     } catch (error) {
       failure = { error }
     }

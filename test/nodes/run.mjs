@@ -12,7 +12,11 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const files = ['quiet', 'deaths', 'out-of-memory', 'limit', 'blocked'].map((name) => `test/threads/${name}.test.ts`)
+const files = [
+  ...['quiet', 'deaths', 'out-of-memory', 'limit', 'blocked'].map((name) => `test/threads/${name}.test.ts`),
+  // One port for many threads is there from Node 22.12 on.
+  ...['servers', 'servers-listen', 'signals'].map((name) => `test/service/${name}.test.ts`),
+]
 const majors = process.argv.length > 2 ? process.argv.slice(2) : ['20', '22', '24', '26']
 
 const execute = promisify(execFile)
