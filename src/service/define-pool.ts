@@ -11,9 +11,9 @@ export type PoolDefinitionOptions<T extends Types = {}> = Omit<PostgresPoolOptio
   url?: string | URL | undefined
 }
 
-/** As `definePool` gives it. */
+/** As `definePool` gives it. What is declared here is for the compiler only. */
 export interface PoolDefinition<T extends Types = {}> {
-  readonly [typesOf]?: T
+  readonly [typesOf]: T
 }
 
 /** The custom types of a definition, or of a module that exports one as its default. */
@@ -42,13 +42,13 @@ interface Defined {
  * })
  * ```
  */
-export function definePool<T extends Types = {}>(options: PoolDefinitionOptions<T>): PoolDefinition<T> {
+export function definePool<T extends Types = {}>(options: PoolDefinitionOptions<T> & { types?: T }): PoolDefinition<T> {
   for (const key of ['limit', 'broker']) {
     if (Object.hasOwn(options, key)) {
       throw optionTypeError(key, `Cannot define a pool with "${key}": the service has its own "limit".`)
     }
   }
-  return { [mark]: options } as PoolDefinition<T>
+  return { [mark]: options } as unknown as PoolDefinition<T>
 }
 
 /** Whether a service's `url` names a module that defines its pools. */
