@@ -416,7 +416,7 @@ test(`transactions and savepoints leave in a table what a model of them says (SE
     }
   }
   const killer = kill()
-  const plans = Array.from({ length: 400 }, () => plan(0))
+  const plans = Array.from({ length: 250 }, () => plan(0))
   const worker = async (): Promise<void> => {
     for (let next = plans.pop(); next; next = plans.pop()) await root(next)
   }
@@ -435,4 +435,4 @@ test(`transactions and savepoints leave in a table what a model of them says (SE
   expect(expected.length).toBeGreaterThan(50)
   expect(retried).toBeGreaterThan(3)
   await until(() => pool.stats().leased === 0)
-})
+}, 90_000)
