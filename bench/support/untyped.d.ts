@@ -37,3 +37,8 @@ declare module 'pg' {
     end(): Promise<void>
   }
 }
+
+declare module 'async-exit-hook' {
+  const exitHook: { unhookEvent(event: string): void }
+  export default exitHook
+}
