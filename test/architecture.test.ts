@@ -27,11 +27,15 @@ const floors: readonly (readonly string[])[] = [
   ['pool'],
   ['postgres/'],
   ['service/'],
-  ['index', 'testing/', '../workers/'],
+  ['index', 'testing/', 'cli/', '../workers/'],
 ]
 
 /** What each part may import that is not ours. `node:` is open to all but the pure ones. */
-const thirdParty: Readonly<Record<string, readonly string[]>> = { 'postgres/': ['postgres'], 'service/': ['piscina'] }
+const thirdParty: Readonly<Record<string, readonly string[]>> = {
+  'postgres/': ['postgres'],
+  'service/': ['piscina'],
+  'cli/': ['commander'],
+}
 
 /** Synchronous, and without a Node module: tested as plain function calls. */
 const pure = [
