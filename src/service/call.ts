@@ -18,51 +18,53 @@ export function callTask(send: Send, task: string, input: unknown, options: RunO
   const words = createCallWords()
   const progress = new ProgressReader(words)
   const result = new Promise<unknown>((resolve, reject) => {
-    const { signal, timeoutMs, transfer, priority, onProgress } = checked(options)
-    signal?.throwIfAborted()
-    const request = { task, input: pack(input, transfer), words, priority }
     let sent: Sent | undefined
     let timer: NodeJS.Timeout | undefined
+    const end = (): void => {
+      clearTimeout(timer)
+      options.signal?.removeEventListener('abort', onAbort)
+      progress.end()
+    }
     const leave = (because: 'aborted' | 'timeout', reason: unknown): void => {
       reject(reason)
       giveUp(words, because)
       sent?.giveUp()
       end()
     }
-    const onAbort = (): void => leave('aborted', signal?.reason)
+    const onAbort = (): void => leave('aborted', options.signal?.reason)
+    const fail = (error: unknown): void => {
+      end()
+      reject(error)
+    }
     const tell = (value: Parcel): void => {
-      if (!onProgress) return progress.push(unpack(value))
+      if (!options.onProgress) return progress.push(unpack(value))
       countTaken(words)
       try {
-        onProgress(unpack(value))
+        options.onProgress(unpack(value))
       } catch (error) {
         leave('aborted', error)
       }
     }
-    const end = (): void => {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
+    const answer = (reply: TaskReply): void => {
+      end()
+      resolve(unwrap(reply, task))
+    }
+    try {
+      const { signal, timeoutMs, transfer, priority } = checked(options)
+      signal?.throwIfAborted()
+      sent = sendOr(send, { task, input: pack(input, transfer), words, priority }, tell)
+      signal?.addEventListener('abort', onAbort, { once: true })
+      if (timeoutMs !== Infinity) {
+        timer = setTimeout(() => {
+          leave('timeout', new TaskTimeoutError(task, timeoutMs, threadOf(words) === 0 ? 'queue' : 'run'))
+        }, timeoutMs)
+      }
+      sent.reply.then(answer).catch(fail)
+    } catch (error) {
       progress.end()
+      reject(error)
     }
-    sent = sendOr(send, request, tell)
-    signal?.addEventListener('abort', onAbort, { once: true })
-    if (timeoutMs !== Infinity) {
-      timer = setTimeout(() => {
-        leave('timeout', new TaskTimeoutError(task, timeoutMs, threadOf(words) === 0 ? 'queue' : 'run'))
-      }, timeoutMs)
-    }
-    sent.reply
-      .then((reply) => {
-        end()
-        resolve(unwrap(reply, task))
-      })
-      .catch((error: unknown) => {
-        end()
-        reject(error)
-      })
   })
-  // Without anybody who listens to it, its end is still one.
-  result.catch(() => progress.end())
   return Object.assign(result, { progress })
 }
 
@@ -71,7 +73,6 @@ interface Checked {
   readonly timeoutMs: number
   readonly transfer: readonly Transferable[]
   readonly priority: number
-  readonly onProgress: ((value: unknown) => void) | undefined
 }
 
 function checked(options: RunOptions): Checked {
@@ -89,7 +90,7 @@ function checked(options: RunOptions): Checked {
     throw optionTypeError('onProgress', 'onProgress must be a function.')
   }
   const timeoutMs = duration('timeoutMs', options.timeoutMs, Infinity, { endless: true })
-  return { signal, timeoutMs, transfer, priority, onProgress }
+  return { signal, timeoutMs, transfer, priority }
 }
 
 function sendOr(send: Send, request: TaskRequest, tell: (value: Parcel) => void): Sent {

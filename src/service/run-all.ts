@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
@@ -24,6 +25,7 @@ export async function* runAll(
   { concurrency, order, signal, ...options }: RunAllOptions & { readonly concurrency: number },
 ): AsyncGenerator<unknown, void, undefined> {
   const stop = new AbortController()
+  setMaxListeners(0, stop.signal)
   const onAbort = (): void => stop.abort(signal?.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
   if (signal?.aborted) onAbort()

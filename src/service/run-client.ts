@@ -2,7 +2,7 @@ import { workerData } from 'node:worker_threads'
 import type { MessagePort, Transferable } from 'node:worker_threads'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
-import { WorkerLostError } from '../errors.ts'
+import { TaskError } from '../errors.ts'
 import { callTask } from './call.ts'
 import type { Parcel } from './clone.ts'
 import type { Send } from './job.ts'
@@ -23,6 +23,8 @@ export class TaskCaller {
   readonly #port: MessagePort
   readonly #calls = new Map<number, Call>()
   #ids = 0
+  /** Why the service is not there any more. */
+  #gone: { readonly cause: unknown } | undefined
 
   constructor(port: MessagePort, known: Promise<void>) {
     this.#port = port
@@ -33,6 +35,7 @@ export class TaskCaller {
   /** `parent` is the id of the task that calls. */
   sender(parent: number | undefined): Send {
     return ({ task, input, words, priority }, tell) => {
+      if (this.#gone) throw unreachable(task, this.#gone.cause)
       const id = ++this.#ids
       const reply = deferred<TaskReply>()
       this.#say({ type: 'run', id, task, input, words, priority, parent }, input.transfer)
@@ -53,11 +56,16 @@ export class TaskCaller {
   }
 
   #fail(cause: unknown): void {
+    this.#gone ??= { cause }
     for (const { task, reply } of this.#calls.values()) {
-      const error = new WorkerLostError(task, undefined, cause === undefined ? undefined : { cause })
-      reply.resolve({ ok: false, error: toWire(error) })
+      reply.resolve({ ok: false, error: toWire(unreachable(task, cause)) })
     }
   }
+}
+
+function unreachable(task: string, cause: unknown): TaskError {
+  const message = `Cannot run "${task}": the thread that runs the service does not answer any more.`
+  return new TaskError(task, message, cause === undefined ? undefined : { cause })
 }
 
 /** Calls tasks from a server's thread, which introduces itself with the first one. */

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { isMainThread, threadId } from 'node:worker_threads'
 import { deferred } from '../deferred.ts'
-import { LimitError, PoolError, TaskError, messageOf } from '../errors.ts'
+import { LimitError, PoolError, messageOf } from '../errors.ts'
 import { checkLimitThrough } from '../postgres/check-limit.ts'
 import { createPool } from '../postgres/index.ts'
 import type { PostgresLease, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
@@ -18,7 +18,7 @@ import type { GroupedServiceOptions, ServiceOptions } from './options.ts'
 import { runAll, runAllOptions } from './run-all.ts'
 import { createStatus, setStatus } from './server-status.ts'
 import { Servers } from './servers.ts'
-import { TaskGroups } from './task-groups.ts'
+import { TaskGroups, cannotRun } from './task-groups.ts'
 import type { TaskStats } from './tasks.ts'
 import type { ThreadData } from './thread.ts'
 
@@ -234,8 +234,9 @@ export class Service<M> implements AsyncDisposable {
     this.#goOn()
     await before?.({ pool: this.pool })
     this.#goOn()
+    // Without any it is there for servers that ask for one.
+    this.#tasks = new TaskGroups(tasks ?? {}, this.#shared)
     if (tasks) {
-      this.#tasks = new TaskGroups(tasks, this.#shared)
       await this.#tasks.load()
       this.#goOn()
     }
@@ -282,14 +283,11 @@ export class Service<M> implements AsyncDisposable {
   }
 
   #groups(task: string): TaskGroups {
-    const tasks = this.#phase === 'starting' || this.#phase === 'running' ? this.#tasks : undefined
-    if (tasks) return tasks
-    const why = !this.#options.tasks
-      ? 'the service has no module of tasks'
-      : this.#phase === 'new' || this.#phase === 'starting'
-        ? 'its task workers have not been started'
-        : 'the service is closed'
-    throw new TaskError(task, `Cannot run "${task}": ${why}.`)
+    const { tasks } = this.#options
+    if (tasks && this.#tasks && (this.#phase === 'starting' || this.#phase === 'running')) return this.#tasks
+    const isEarly = this.#phase === 'new' || this.#phase === 'starting'
+    const late = isEarly ? 'its task workers have not been started' : 'the service is closed'
+    throw cannotRun(task, tasks ? late : 'the service has no module of tasks')
   }
 
   async #close(): Promise<void> {

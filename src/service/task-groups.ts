@@ -65,6 +65,7 @@ export class TaskGroups {
     const dot = this.#single ? -1 : task.indexOf('.')
     const workers = this.#groups.get(this.#single ? onlyGroup : task.slice(0, Math.max(0, dot)))
     if (workers) return { workers, exported: task.slice(dot + 1) }
+    if (this.#groups.size === 0) throw cannotRun(task, 'the service has no module of tasks')
     throw new TaskError(task, `There is no task "${task}": it must begin with ${this.#prefixes()}.`)
   }
 

@@ -1,6 +1,7 @@
 import { receiveMessageOnPort } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import { toWire } from './wire.ts'
+import type { TaskReply } from './wire.ts'
 import { giveUp } from './abort.ts'
 import type { Job, Sent, TaskRequest } from './job.ts'
 import type { FromThread, ToThread } from './thread.ts'
@@ -80,13 +81,22 @@ export class ThreadPort {
       const tell = (value: Parcel): void => this.#say({ type: 'progress', id, value })
       sent = this.#host.send({ task, input, words, priority }, asking, tell)
     } catch (error) {
-      return this.#say({ type: 'reply', id, reply: { ok: false, error: toWire(error) } })
+      return this.#answer(id, { ok: false, error: toWire(error) })
     }
     this.#calls.set(id, { sent, words })
     void sent.reply.then((reply) => {
       this.#calls.delete(id)
-      this.#say({ type: 'reply', id, reply })
+      this.#answer(id, reply)
     })
+  }
+
+  /** Something that has crossed once may still not be able to do so again. */
+  #answer(id: number, reply: TaskReply): void {
+    try {
+      this.#say({ type: 'reply', id, reply })
+    } catch (error) {
+      this.#say({ type: 'reply', id, reply: { ok: false, error: toWire(error) } })
+    }
   }
 
   #say(message: ToThread): void {

@@ -298,11 +298,11 @@ describe('tasks that wait for tasks', () => {
     )
   })
 
-  test('of tasks that all wait for others, the last is refused and the rest get through, before other calls', async () => {
+  test('of tasks that all wait for others, the last is refused and the rest get through', async () => {
     await using service = await start({ workers: 2 })
     const [a, b] = [words(), words()]
-    const first = thrownBy(service.run('nestsTwice', { word: a }))
-    const second = thrownBy(service.run('nestsTwice', { word: b }))
+    const first = thrownBy(service.run('nestsLater', { word: a }))
+    const second = thrownBy(service.run('nestsLater', { word: b }))
     await expect.poll(() => [a[1], b[1]]).toEqual([1, 1])
     const others = Array.from({ length: 20 }, () => service.run('whoami'))
     Atomics.store(a, 0, 1)
@@ -311,6 +311,20 @@ describe('tasks that wait for tasks', () => {
     expect(outcomes.filter((one) => one instanceof TaskDeadlockError)).toHaveLength(1)
     expect(outcomes.filter((one) => one === undefined)).toHaveLength(1)
     await Promise.all(others)
+  })
+
+  test('what tasks ask for starts before all other calls', async () => {
+    await using service = await start({ workers: 2 })
+    const [hold, go, order] = [words(), words(), words(8)]
+    const holder = service.run('gate', { word: hold })
+    const nested = service.run('nestsLater', { word: go, name: 'appends', input: { order, name: 1 } })
+    await expect.poll(() => [hold[1], go[1]]).toEqual([1, 1])
+    const others = [2, 3, 4].map((name) => service.run('appends', { order, name }, { priority: 5 }))
+    Atomics.store(go, 0, 1)
+    await expect.poll(() => service.stats().tasks['tasks']?.queued).toBe(4)
+    Atomics.store(hold, 0, 1)
+    await Promise.all([holder, nested, ...others])
+    expect(order[1]).toBe(1)
   })
 
   test('a nested call waits while somebody runs who waits for nobody', async () => {
@@ -385,6 +399,20 @@ describe('from a server', () => {
     leaving.abort()
     await left
     await expect.poll(() => word[2]).toBe(1)
+  })
+
+  test('a server of a service without tasks is told so', async () => {
+    await using service = createService({
+      url: database.url,
+      limit: { name: 'no tasks', connections: 3 },
+      signals: false,
+      servers: { http: { module: http } },
+    })
+    await service.start()
+    const { port } = service.addresses('http')[0] as { port: number }
+    const answer: unknown = await (await fetch(`http://127.0.0.1:${port}/double?input=4`)).json()
+    expect(answer).toMatchObject({ code: 'ERR_TASK', message: expect.stringContaining('has no module of tasks') })
+    expect(service.stats().tasks).toEqual({})
   })
 
   test('what a server has asked for is given up when its thread ends', async () => {
