@@ -40,6 +40,13 @@ export interface PoolSql<T extends Types = {}> extends PostgresSql<T> {
   largeObject(oid?: number, mode?: number): Promise<LargeObject>
 }
 
+/** What of it a stream is for: from where it stands, unless it says where. */
+interface Range {
+  readonly highWaterMark?: number | undefined
+  readonly start?: number | undefined
+  readonly end?: number | undefined
+}
+
 const readAndWrite = 0x2_0000 | 0x4_0000
 const defaultChunk = 16_384
 
@@ -106,9 +113,9 @@ class OpenLargeObject implements Operations {
     )
   }
 
-  async readable({ highWaterMark = defaultChunk, start = 0, end = Infinity } = {}): Promise<Readable> {
-    if (start > 0) await this.seek(start)
-    let left = end - start
+  async readable({ highWaterMark = defaultChunk, start, end = Infinity }: Range = {}): Promise<Readable> {
+    if (start !== undefined) await this.seek(start)
+    let left = end - (start ?? 0)
     const next = async (size: number): Promise<Uint8Array | null> => {
       const wanted = Math.min(size, left)
       if (wanted <= 0) return null
@@ -127,8 +134,8 @@ class OpenLargeObject implements Operations {
     })
   }
 
-  async writable({ highWaterMark = defaultChunk, start = 0 } = {}): Promise<Writable> {
-    if (start > 0) await this.seek(start)
+  async writable({ highWaterMark = defaultChunk, start }: Range = {}): Promise<Writable> {
+    if (start !== undefined) await this.seek(start)
     const write = (chunk: Uint8Array): Promise<unknown> => this.write(chunk)
     return new Writable({
       highWaterMark,

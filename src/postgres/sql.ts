@@ -2,6 +2,7 @@ import type { PathOrFileDescriptor } from 'node:fs'
 import type postgres from 'postgres'
 import { Aim } from './aim.ts'
 import type { Deadlines } from './deadlines.ts'
+import { noteOrigin } from './origin.ts'
 import { isQuery } from './query.ts'
 import type { QueryLimits, RawQuery, Target } from './query.ts'
 import type { QueryEvents } from './query-events.ts'
@@ -53,11 +54,14 @@ export function createSql<T extends Types>(
   const aimAt = (one: Target): Aim =>
     new Aim(one, { closing: CLOSE, deadlines: template.deadlines, events: template.events, limits })
   const aim = typeof target === 'function' ? aimOfNow(target, aimAt) : aimAlways(aimAt(target))
-  const aimed = (made: unknown): unknown => {
-    if (isQuery(made)) aim().at(made)
+  const sql = (...values: unknown[]): unknown => {
+    const made = make(...values)
+    if (isQuery(made)) {
+      noteOrigin(made, sql)
+      aim().at(made)
+    }
     return made
   }
-  const sql = (...values: unknown[]): unknown => aimed(make(...values))
   Object.assign(sql, {
     typed,
     types,
@@ -66,7 +70,11 @@ export function createSql<T extends Types>(
     CLOSE,
     END: CLOSE,
     PostgresError,
-    unsafe: (...values: unknown[]) => aimed(make.unsafe(...values)),
+    unsafe: (...values: unknown[]) => {
+      const query = make.unsafe(...values) as RawQuery
+      aim().at(query)
+      return query
+    },
     file: (path: PathOrFileDescriptor, ...values: unknown[]) => {
       const query = make.file(path, ...values) as RawQuery
       aim().atWithFile(query, path)
