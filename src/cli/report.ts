@@ -61,7 +61,7 @@ function verdict({ fits, limit, most, room, numbers }: Diagnosis): string {
   if (fits === 'no') return `A limit of ${limit} can never be had: ${most} at the most.`
   const how = fits === 'yes' ? 'fits' : 'is tight'
   return numbers.proxy && limit > most
-    ? `A limit of ${limit} ${how}: it is more than the ${most} that the server has.`
+    ? `A limit of ${limit} ${how}: it is more than the ${most} that the server would give this role.`
     : `A limit of ${limit} ${how}: ${room} can be had now, ${most} at the most.`
 }
 

@@ -88,9 +88,13 @@ test('run: a service is started as it was made', async () => {
 
 test('run: a service that has nothing left to do is closed, and ends with 0', async () => {
   const { code, stdout, stderr } = await millpond(['run', 'once.mjs'], env)
-  expect({ code, stdout }).toEqual({ code: 0, stdout: 'done\n' })
+  expect({ code, stdout }).toEqual({ code: 0, stdout: 'done\nclosed\n' })
   expect(stderr).toContain('is running')
   await database.sessionsToBe(0)
+})
+
+test('run: a service that its own module closes while it starts ends with 0', async () => {
+  expect(await millpond(['run', 'closes-itself.mjs'], env)).toEqual({ code: 0, stdout: 'closed\n', stderr: '' })
 })
 
 test('run: a signal that comes before it has started ends it with 0', async () => {
