@@ -139,20 +139,28 @@ export class Connection {
 
   // ── Running ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Runs a query, after those before it. A cursor or a COPY that is open is not waited for, unless it is the pool who asks. */
+  /** Runs a query, after those before it; not behind a cursor or a COPY whose reader may be waiting for it. */
   run(query: RawQuery, options: RunOptions = noOptions): Task {
     const task = new Task(query, options)
     query.runsOn = this
-    const open = this.#current && !task.own ? this.openFor(this.#current.query) : undefined
-    if (this.#lost) this.#refuse(task, new ConnectionLostError(this.#lost.cause))
-    else if (open) this.#refuse(task, new SessionBusyError(open))
-    else if (this.idle) this.#handOver(task)
-    else this.#queue.pushBack(task)
+    if (this.#lost) {
+      query.reject(new ConnectionLostError(this.#lost.cause))
+      task.done()
+    } else if (this.idle) {
+      this.#handOver(task)
+    } else {
+      this.#queue.pushBack(task)
+      if (!task.own && this.#current && this.openFor(this.#current.query)) void this.#refuseIfBusy(task)
+    }
     return task
   }
 
-  #refuse(task: Task, error: Error): void {
-    task.query.reject(error)
+  /** Whether its reader goes on by itself shows when what it has called has returned. */
+  async #refuseIfBusy(task: Task): Promise<void> {
+    const unfinished = await this.isUnfinished()
+    const open = this.#current && this.openFor(this.#current.query)
+    if (!unfinished || !open || !this.#queue.remove(task)) return
+    task.query.reject(new SessionBusyError(open))
     task.done()
   }
 

@@ -1,7 +1,13 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { Clock, Timer } from '../clock.ts'
 import { orAborted } from '../deadline.ts'
-import { ConnectionLostError, LeaseReleasedError, PoolError, TransactionOutcomeUnknownError } from '../errors.ts'
+import {
+  ConnectionLostError,
+  LeaseReleasedError,
+  PoolError,
+  SessionBusyError,
+  TransactionOutcomeUnknownError,
+} from '../errors.ts'
 import type { Ambient } from './ambient.ts'
 import { codeOf } from './connect-error.ts'
 import type { Connection } from './connection.ts'
@@ -48,7 +54,7 @@ const lookMs = 20
  *   over      nothing more of it reaches the connection, but for what ends it
  *   dead      why nothing can run in it though it is not over: it could not begin, or its connection is of no use
  *   failure   the error of the statement that has failed the transaction
- *   cursor    the query whose turn it is has a cursor
+ *   open      what of the query whose turn it is is in the hands of its reader
  *
  * Always
  *   1. nothing is sent before `begun`, and no query once it is over, or one around it is
@@ -73,7 +79,7 @@ export class Scope implements Surrounding {
   #over: Promise<void> | boolean = false
   #dead: { readonly error: unknown } | undefined
   #failure: unknown
-  #cursor = false
+  #open: (() => 'cursor' | 'copy' | undefined) | undefined
   #sql: TransactionSql | undefined
 
   constructor(house: House, ground: Ground, around?: Scope) {
@@ -148,7 +154,7 @@ export class Scope implements Surrounding {
     if (this.#dead) return turn.drop(this.#dead.error)
     if (this.ended) return turn.drop(new LeaseReleasedError(this.#house.pool, 'transaction'))
     this.#turns.take(turn)
-    if (turn.deque && this.#cursor) void this.#refuseIfBusy(turn)
+    if (turn.deque && this.#open?.()) void this.#refuseIfBusy(turn)
     this.begin().catch(nothing)
   }
 
@@ -172,7 +178,9 @@ export class Scope implements Surrounding {
   /** The reader of a cursor who asks for something else between two portions would wait for itself. */
   async #refuseIfBusy(turn: Turn): Promise<void> {
     try {
-      if (await this.connection.isUnfinished()) this.#turns.dropOne(turn, busy())
+      if (!(await this.connection.isUnfinished())) return
+      const open = this.#open?.()
+      if (open) this.#turns.dropOne(turn, new SessionBusyError(open))
     } catch {
       // What has ended meanwhile has dropped it.
     }
@@ -194,11 +202,11 @@ export class Scope implements Surrounding {
       answer ??= error
       reject(error)
     }
-    this.#cursor = query.cursorFn !== undefined
+    this.#open = () => connection.openFor(query)
     callBack(query, (fn) => this.#house.ambient.run(this, fn))
     connection.run(query, {
       done: () => {
-        this.#cursor = false
+        this.#open = undefined
         if (connection.status === 'E') this.#failure ??= answer
         done()
       },
@@ -350,13 +358,6 @@ function nothing(): void {}
 
 function unfinished(): PoolError {
   return new PoolError('ERR_UNFINISHED', 'Cannot end a transaction with a COPY or a cursor of it still open.')
-}
-
-function busy(): PoolError {
-  return new PoolError(
-    'ERR_SESSION_BUSY',
-    'Cannot run anything in a transaction while a cursor of it waits for its reader: read it to its end first, or use pool.outside(() => …).',
-  )
 }
 
 function endedByStatement(): PoolError {

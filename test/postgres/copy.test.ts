@@ -270,6 +270,10 @@ describe('a COPY on a lease and in a transaction', () => {
     await pool.transaction(async (sql) => {
       await pipeline(Readable.from(['1\n', '2\n']), await sql`copy in_transaction from stdin`.writable())
       expect((await sql`select count(*)::int from in_transaction`)[0]).toEqual({ count: 2 })
+      const stream = await sql`copy in_transaction from stdin`.writable()
+      expect(await rejection(pool.sql`select 1`)).toBeInstanceOf(SessionBusyError)
+      expect(await rejection(sql.savepoint(() => 1))).toBeInstanceOf(SessionBusyError)
+      await pipeline(Readable.from([]), stream)
     })
     const left = pool.transaction(async (sql) => {
       await sql`insert into in_transaction values (3)`

@@ -390,6 +390,36 @@ describe('cursor(), on a lease and in a transaction', () => {
     await expectSound(pool)
   })
 
+  test('a query behind the open cursor of its own transaction is refused at once, whichever tag it is on', async () => {
+    const pool = poolFor(db, { max: 1 })
+    await pool.transaction(async (sql) => {
+      const busy: unknown[] = []
+      await all(five({ sql }).cursor(3), async (rows) => {
+        if (rows.length === 3) {
+          busy.push(
+            await rejection(pool.sql`select 1`),
+            await rejection(sql`select 1`),
+            await rejection(sql.savepoint(() => 1)),
+          )
+        }
+      })
+      expect(busy.map((error) => error instanceof SessionBusyError)).toEqual([true, true, true])
+      expect([...(await sql`select 1 as one`)]).toEqual([{ one: 1 }])
+    })
+    await expectSound(pool)
+  })
+
+  test('a query that the callback of a cursor only starts waits for the cursor’s end', async () => {
+    const pool = poolFor(db, { max: 1 })
+    await pool.use(async (sql) => {
+      const started: PromiseLike<unknown>[] = []
+      await five({ sql }).cursor(2, () => void started.push(sql`select 1 as one`.execute()))
+      const answers = await Promise.all(started)
+      expect(answers).toEqual([1, 2, 3].map(() => [{ one: 1 }]))
+    })
+    await expectSound(pool)
+  })
+
   test('a query right after a cursor was left waits for that, and so do those that were there before it opened', async () => {
     const pool = poolFor(db, { max: 1 })
     const lease = await pool.acquire()
