@@ -226,14 +226,13 @@ export class Connection {
     const onAbort = (): void => this.#wire.kill(cause)
     signal.addEventListener('abort', onAbort, { once: true })
     if (signal.aborted) onAbort()
-    // The server reads the goodbye after the statement it is at.
-    const cancel = busy ? sendCancelRequest(this.#address, this.identity, signal).catch(nothing) : undefined
-    this.#wire.hangUp(cause)
     try {
+      // The server reads the goodbye after the statement it is at. A pooler reads it at once, and forgets whom to cancel.
+      if (busy) await sendCancelRequest(this.#address, this.identity, signal).catch(nothing)
+      this.#wire.hangUp(cause)
       await this.#wire.released
     } finally {
       signal.removeEventListener('abort', onAbort)
-      await cancel
     }
   }
 

@@ -1,6 +1,5 @@
 import type { Clock } from '../clock.ts'
 import type { Watch } from '../watch.ts'
-import { codeOf } from './connect-error.ts'
 import type { RawQuery } from './query.ts'
 
 interface Details {
@@ -53,7 +52,7 @@ function follow(query: RawQuery, { watch, clock, queryText }: Details): () => vo
     resolve(value)
   }
   query.reject = (error) => {
-    code ??= codeOf(error) ?? (error instanceof Error ? error.name : 'unknown')
+    code ??= shortly(error)
     // Otherwise the connection tells when it is done with it.
     if (!query.runsOn) tell()
     reject(error)
@@ -97,4 +96,10 @@ function answerOf(value: unknown): Answer {
     command: answers.map(({ command }) => command).join('; '),
     rows: answers.reduce((sum, { rows = 0 }) => sum + rows, 0),
   }
+}
+
+/** The code of an error, its name where it has none. */
+function shortly(error: unknown): string {
+  if (!(error instanceof Error)) return 'unknown'
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.name
 }
