@@ -21,7 +21,7 @@ import type { TaskReply } from './wire.ts'
 const entry = new URL('../../workers/task.js', import.meta.url)
 /** After a thread that ended while calls wait for one: doubled with each that ends before any has replied. */
 const firstNudgeMs = 20
-const longestNudgeMs = 1_000
+const longestNudgeMs = 500
 
 export interface TaskWorkersOptions {
   readonly workers: number
