@@ -323,6 +323,38 @@ describe('a way to the server that swallows everything', () => {
     expect(tookMs).toBeLessThan(4_000)
   })
 
+  test('a connection that is closed while it runs says goodbye after its request to cancel has been passed on', async () => {
+    const order: string[] = []
+    await using proxy = await tcpServer((socket) => {
+      const upstream = connect(db.server.port, db.server.host)
+      upstream.on('error', () => undefined)
+      upstream.on('data', (chunk) => socket.write(chunk))
+      let isCancel = false
+      upstream.on('end', () => {
+        // As if it took its time.
+        setTimeout(() => {
+          if (isCancel) order.push('cancelled')
+          socket.end()
+        }, 50)
+      })
+      socket.on('data', (chunk) => {
+        isCancel ||= chunk.length === 16 && chunk.readInt32BE(4) === 80_877_102
+        if (chunk[0] === 'X'.charCodeAt(0)) order.push('goodbye')
+        upstream.write(chunk)
+      })
+      socket.on('end', () => upstream.end())
+    })
+    const pool = createPool(db.url, { port: proxy.port, max: 1 })
+    const lease = await pool.acquire()
+    const failed = rejection(lease.sql`select pg_sleep(60)`)
+    await seen('pg_sleep(60)')
+    await lease.destroy()
+    expect((await failed).code).toBe('ERR_CONNECTION_LOST')
+    await pool.close()
+    expect(order).toEqual(['cancelled', 'goodbye'])
+    expect(await db.sessions()).toEqual([])
+  })
+
   test('a query without any deadline ends with the deadline of close()', async () => {
     await using way = await swamp()
     const pool = createPool(db.url, { port: way.port, max: 1 })
