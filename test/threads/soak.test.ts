@@ -58,7 +58,8 @@ const { mutations, mutant } = (await import(new URL('mutant.mjs', folder).href))
 
 describe('a soak of a build in which a permit comes back without evidence', () => {
   // It ends with the first count above the limit; what it would take to find none is more than enough.
-  test.each(Object.keys(mutations))('counts more than the limit: %s', { timeout: 120_000 }, async (name) => {
+  // How soon it shows is a matter of chance.
+  test.each(Object.keys(mutations))('counts more than the limit: %s', { timeout: 120_000, retry: 2 }, async (name) => {
     const { dist, remove } = mutant(name)
     try {
       const { options, violations } = await soak({
