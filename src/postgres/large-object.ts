@@ -1,6 +1,6 @@
 import { Readable, Writable } from 'node:stream'
 import type postgres from 'postgres'
-import type { PostgresSql, Types } from './sql.ts'
+import type { PostgresSql } from './sql.ts'
 
 /** What one large object is read and written in: from its opening to its closing. */
 export interface LargeObjectGround {
@@ -28,17 +28,6 @@ interface Operations extends AsyncDisposable {
  * operations that fails; that rolls back. Leaving its `await using` block closes it.
  */
 export type LargeObject = Operations & postgres.LargeObject
-
-/** The tag of a pool. */
-export interface PoolSql<T extends Types = {}> extends PostgresSql<T> {
-  /**
-   * Opens a large object, or makes one, on a connection of its own: in a transaction that ends with `close()`. Inside a
-   * transaction of the pool it is part of that.
-   *
-   * @param mode `0x40000` to read, `0x20000` to write, their sum by default.
-   */
-  largeObject(oid?: number, mode?: number): Promise<LargeObject>
-}
 
 /** What of it a stream is for: from where it stands, unless it says where. */
 interface Range {

@@ -11,7 +11,7 @@ import { OutsideDriver, callsOutside } from './ambient-outside.ts'
 import type { Connection } from './connection.ts'
 import { Deadlines, checkLimits } from './deadlines.ts'
 import { openLargeObject } from './large-object.ts'
-import type { LargeObject, PoolSql } from './large-object.ts'
+import type { LargeObject } from './large-object.ts'
 import { PostgresLease } from './lease.ts'
 import { Listening } from './listen.ts'
 import type { PostgresListener } from './listen.ts'
@@ -19,11 +19,14 @@ import type { ListenOptions, OnNotification } from './listen-options.ts'
 import { HearingTemplate } from './listen-template.ts'
 import { OneShots } from './one-shots.ts'
 import { parseOptions } from './options.ts'
-import type { PostgresPoolOptions } from './options.ts'
+import type { PostgresPoolOptions, PostgresSettings } from './options.ts'
 import type { QueryLimits, Target } from './query.ts'
 import { QueryEvents } from './query-events.ts'
 import type { Scope, TransactionSql } from './scope.ts'
 import { PostgresSession } from './session.ts'
+import { reserveInside } from './reserve.ts'
+import { learning, poolSql } from './sql-face.ts'
+import type { FaceHouse, PoolSql } from './sql-face.ts'
 import { createSql } from './sql.ts'
 import type { PostgresSql, Types } from './sql.ts'
 import type { Template } from './template.ts'
@@ -69,7 +72,8 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
 
   /** Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'`. Does no I/O. */
   constructor(url: string | URL | undefined, options?: PostgresPoolOptions<T>) {
-    const settings = callsOutside(parseOptions(url, options))
+    const parameters: Record<string, string> = {}
+    const settings = callsOutside(learning(parseOptions(url, options), parameters))
     this.#template = new HearingTemplate(settings)
     const driver = new OutsideDriver(settings, this.#template)
     this.#pool = new Pool<Connection>({ ...named(settings.pool, settings.serverName), ...driver.hooks, driver })
@@ -106,9 +110,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       reserve: (on) => this.#bound(this.#bounds, on),
     })
     this.#target = () => this.#ambient.joined?.ambient ?? oneShots
-    this.sql = Object.assign(createSql<T>(this.#template, this.#target), {
-      largeObject: (oid?: number, mode?: number) => this.#largeObject(oid, mode),
-    })
+    this.sql = poolSql(createSql<T>(this.#template, this.#target), this.#face(settings, parameters))
   }
 
   /**
@@ -315,6 +317,34 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     this.#listens = listens
   }
 
+  /** What `sql` does beyond queries. */
+  #face(settings: PostgresSettings, parameters: Readonly<Record<string, string>>): FaceHouse {
+    const template = this.#template
+    const ambient = this.#ambient
+    return {
+      template,
+      settings,
+      parameters,
+      get inside() {
+        return ambient.joined !== undefined
+      },
+      begin: (fn, options) => this.transaction(fn as unknown as (sql: TransactionSql<T>) => Promise<never>, options),
+      reserve: async () => {
+        const around = ambient.joined
+        if (around) return reserveInside(this.name, around.ambient, template)
+        const lease = await this.#acquire()
+        return { sql: new PostgresLease(lease, template).sql, release: () => lease.release() }
+      },
+      listen: (channel, fn, onGap) => this.listen(channel, (payload) => fn(payload), { onGap }),
+      largeObject: (oid, mode) => this.#largeObject(oid, mode),
+      end: (timeoutMs) => this.close(timeoutMs === undefined ? {} : { timeoutMs }),
+      close: async () => {
+        this.evict()
+        await this.releaseIdle()
+      },
+    }
+  }
+
   async #largeObject(oid: number | undefined, mode: number | undefined): Promise<LargeObject> {
     const around = this.#ambient.joined
     if (around) return await openLargeObject({ sql: around.sql, commit: nothing, rollback: nothing }, oid, mode)
@@ -331,8 +361,8 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
 
 async function nothing(): Promise<void> {}
 
-/** A limit without a name is that of the server. What is no limit at all is left to the pool to refuse. */
-function named(options: PoolOptions, serverName: string): PoolOptions {
+/** @internal A limit without a name is that of the server. What is no limit at all is left to the pool to refuse. */
+export function named(options: PoolOptions, serverName: string): PoolOptions {
   const { limit } = options
   if (typeof limit === 'number' && limit > 0) return { ...options, limit: { name: serverName, connections: limit } }
   if (typeof limit === 'object' && limit !== null) return { ...options, limit: { name: serverName, ...limit } }
