@@ -191,7 +191,7 @@ export class Listening {
       process.emitWarning(text, 'MillpondWarning')
     }
     try {
-      Promise.resolve(outsideAll(fn)).catch(failed)
+      Promise.resolve(fn()).catch(failed)
     } catch (cause) {
       failed(cause)
     }
@@ -204,6 +204,7 @@ export class Listening {
     if (this.#entries.size === 0) this.#acquiring?.abort()
     if (this.#working) return
     this.#working = deferred()
+    // Whose connections report outside of transactions, by themselves; who joins may be in one.
     void outsideAll(() => this.#work())
   }
 
