@@ -154,12 +154,13 @@ describe('PostgresPool.with()', () => {
     await pool.sql`select 1`
     const asked = pool.with({ timeoutMs: 200 }).sql`select 1 as one, pg_sleep(0.1)`.execute()
     await new Promise<void>((resolve) => {
-      // By then it has been written, and not been answered.
-      setTimeout(() => {
+      const block = (): void => {
         const end = performance.now() + 1_000
         while (performance.now() < end);
         resolve()
-      }, 10)
+      }
+      // By then it has been written, and not been answered; after an immediate, timers come before sockets.
+      setTimeout(() => setImmediate(block), 10)
     })
     expect((await asked)[0]).toMatchObject({ one: 1 })
   })
