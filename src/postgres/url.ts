@@ -21,8 +21,8 @@ export function parseUrl(url: string): UrlParts {
   if (!match) throw wrong(url, 'it must have the form postgres://user:password@host:port/database')
   const [, , authority = '', path = '', query = ''] = match
   const at = authority.lastIndexOf('@')
-  // A password that was not encoded ends the authority too early, and would be shown as a port and a database.
-  if (at < 0 && (path.includes('@') || /^[^=&]*@/.test(query))) {
+  // A password that was not encoded ends the authority too early, and would be shown as a host, a port or a database.
+  if (path.includes('@') || (at < 0 && /^[^=&]*@/.test(query))) {
     throw wrong(url, 'a password must be percent-encoded, and so must an "@" anywhere else')
   }
   const credentials = at < 0 ? '' : authority.slice(0, at)

@@ -57,8 +57,8 @@ export function isModule(url: string | URL | undefined): boolean {
 }
 
 /** Makes the pool of a thread, from a database's URL or from a module that defines it. */
-export async function openPool(url: string, options: PostgresPoolOptions): Promise<PostgresPool> {
-  if (!isModule(url)) return createPool(url, options)
+export async function openPool(url: string | undefined, options: PostgresPoolOptions): Promise<PostgresPool> {
+  if (url === undefined || !isModule(url)) return createPool(url, options)
   const module = (await import(url)) as { default?: Partial<Defined> }
   const defined = module.default?.[mark]
   if (!defined) {

@@ -86,7 +86,12 @@ export class Service<M> implements AsyncDisposable {
     this.#options = options
     const pool: PostgresPoolOptions = { ...options.pool, limit: options.limit }
     if (!isModule(options.url)) this.#pool = createPool(options.url, pool)
-    this.#shared = { service: randomUUID(), home: threadId, url: String(options.url), pool }
+    this.#shared = {
+      service: randomUUID(),
+      home: threadId,
+      url: options.url === undefined ? undefined : String(options.url),
+      pool,
+    }
   }
 
   /** The main thread's own pool. Where `url` is a module that defines it, there is none before `before` is called. */

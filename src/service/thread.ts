@@ -11,8 +11,8 @@ export interface ThreadData {
   readonly service: string
   /** The thread that made the service. */
   readonly home: number
-  /** Of a database, or of a module that defines a pool. */
-  readonly url: string
+  /** Of a database, or of a module that defines a pool; undefined: `PGHOST` and so on say where. */
+  readonly url: string | undefined
   readonly pool: PostgresPoolOptions
 }
 

@@ -59,6 +59,14 @@ describe('parseOptions()', () => {
     expect(refusal(undefined, {}, { PGUSER: 'ann', PGPORT: '1' })).toMatch(/got neither/)
   })
 
+  test('parseOptions() refuses a password that was not encoded, and shows none of it', () => {
+    for (const url of ['postgres://u:sec@ret/x@127.0.0.1:5432/db', 'postgres://u:sec/ret@127.0.0.1/db']) {
+      expect(refusal(url)).toMatch(/percent-encoded/)
+      expect(refusal(url)).not.toMatch(/sec|ret/)
+    }
+    expect(parseOptions('postgres://u:p@127.0.0.1/d%40b', {}, none)).toMatchObject({ database: 'd@b' })
+  })
+
   test('parseOptions() fills in from the environment what a URL or PGHOST leaves open', () => {
     const env = { PGHOST: 'pg.example', PGPORT: '7000', PGUSER: 'eve', PGDATABASE: 'lab', PGPASSWORD: 'pw' }
     expect(parseOptions(undefined, {}, env)).toMatchObject({

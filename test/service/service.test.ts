@@ -273,3 +273,20 @@ function inspectAll(error: unknown): string {
   }
   return seen.join('\n')
 }
+
+test('Service without a url finds the server by PGHOST and so on, in every thread', async () => {
+  const { hostname, port, username, password, pathname } = new URL(database.url)
+  vi.stubEnv('PGHOST', hostname)
+  vi.stubEnv('PGPORT', port)
+  vi.stubEnv('PGUSER', username)
+  vi.stubEnv('PGPASSWORD', password)
+  vi.stubEnv('PGDATABASE', pathname.slice(1))
+  try {
+    const service = create({ url: undefined, tasks: { module: tasks, workers: 1 } })
+    await service.start()
+    expect(await service.run('database')).toBe(database.name)
+    await service.close()
+  } finally {
+    vi.unstubAllEnvs()
+  }
+})
