@@ -33,7 +33,7 @@ function plan(): Plan {
   const chosen = points.filter((point) => !picked || picked.some((part) => nameOf(point).startsWith(part)))
   const rounds = seconds < defaultSeconds / 2 ? 3 : 9
   const ms = (seconds * 1e3) / roads / names.length - warmUpMs
-  return { points: chosen, rounds, ms: ms / chosen.length / rounds, profiles }
+  return { points: chosen, rounds, ms: Math.max(10, ms / chosen.length / rounds), profiles }
 }
 
 /** In every round of a point each contender has its turn, one at a time, in an order that is drawn anew. */
