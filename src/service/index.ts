@@ -4,7 +4,14 @@
  * @module
  */
 export { createService } from './service.ts'
-export type { Service, ServiceStats } from './service.ts'
+export type { Service, ServicePhase, ServiceStats } from './service.ts'
+export { health } from './health.ts'
+export type { HealthHandler, HealthOptions, HealthSource } from './health.ts'
+export type { ServerStats, ServerThreadStats } from './servers.ts'
+export type { ServerState } from './supervise.ts'
+export type { EventListener, EventStats, ThreadStats } from './watch-desk.ts'
+export type { DroppedEvent, EventThread, ServiceEvent } from './watch-events.ts'
+export type { EventLoopStats } from './watch-loop.ts'
 export type { GroupedServiceOptions, PlainPoolOptions, ServerOptions, ServiceOptions, TasksOptions } from './options.ts'
 export type { ServerContext } from './server-context.ts'
 export type { ServerEvent, ServerEvents } from './server-events.ts'

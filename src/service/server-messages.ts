@@ -11,8 +11,6 @@ export interface ServerData extends ThreadData {
   readonly port: MessagePort
   /** How the whole service is; see `server-status.ts`. */
   readonly status: Int32Array
-  /** Loaded before anything else. */
-  readonly instrument: string | undefined
   /** Whether there are tasks to run. */
   readonly hasTasks: boolean
 }

@@ -2,17 +2,37 @@ import { optionTypeError } from '../errors.ts'
 import { ListenDesk } from './listen-desk.ts'
 import type { ServerOptions } from './options.ts'
 import { Seat } from './supervise.ts'
+import type { ServerState } from './supervise.ts'
 import type { ThreadData } from './thread.ts'
 
 export interface ServersOptions {
   readonly servers: Readonly<Record<string, ServerOptions>>
   readonly shared: ThreadData
   readonly status: Int32Array
-  readonly instrument: string | undefined
   readonly hasTasks: boolean
   readonly stopTimeoutMs: number
   /** Called whenever one of them has become ready, or is no more. */
   readonly onChange: () => void
+}
+
+/** How a server is doing. */
+export interface ServerStats {
+  /** Threads that it is to have, and that are ready. */
+  readonly wanted: number
+  readonly ready: number
+  /** Since the service has started, of all its threads. */
+  readonly restarts: number
+  readonly threads: readonly ServerThreadStats[]
+}
+
+export interface ServerThreadStats {
+  readonly index: number
+  readonly state: ServerState
+  /** Undefined while there is none. */
+  readonly threadId: number | undefined
+  readonly restarts: number
+  readonly aliveMs: number
+  readonly address: unknown
 }
 
 /** All servers of a service, each on as many threads as it is to have. */
@@ -20,7 +40,7 @@ export class Servers {
   readonly #seats: Seat[] = []
   readonly #reloads = new Map<string, Promise<void>>()
 
-  constructor({ servers, shared, status, instrument, hasTasks, stopTimeoutMs, onChange }: ServersOptions) {
+  constructor({ servers, shared, status, hasTasks, stopTimeoutMs, onChange }: ServersOptions) {
     for (const [name, server] of Object.entries(servers)) {
       const { module, workers = 1, data, startTimeoutMs = 30_000, maxRestarts = 10 } = server
       const desk = new ListenDesk({
@@ -30,7 +50,7 @@ export class Servers {
       for (let index = 0; index < workers; index++) {
         this.#seats.push(
           new Seat({
-            data: { ...shared, module: module.href, name, index, data, status, instrument, hasTasks },
+            data: { ...shared, module: module.href, name, index, data, status, hasTasks },
             desk,
             startTimeoutMs,
             maxRestarts,
@@ -40,10 +60,6 @@ export class Servers {
         )
       }
     }
-  }
-
-  get seats(): readonly Seat[] {
-    return this.#seats
   }
 
   /** Resolves when all of them are ready. */
@@ -66,6 +82,21 @@ export class Servers {
 
   addresses(name: string): readonly unknown[] {
     return this.#seats.filter((seat) => seat.name === name).map((seat) => seat.address)
+  }
+
+  stats(): Readonly<Record<string, ServerStats>> {
+    const all: Record<string, ServerStats> = {}
+    for (const name of new Set(this.#seats.map((seat) => seat.name))) {
+      const threads = this.#seats
+        .filter((seat) => seat.name === name)
+        .map(({ index, state, threadId, restarts, aliveMs, address }) => {
+          return { index, state, threadId, restarts, aliveMs, address }
+        })
+      const ready = threads.filter(({ state }) => state === 'ready').length
+      const restarts = threads.reduce((sum, thread) => sum + thread.restarts, 0)
+      all[name] = { wanted: threads.length, ready, restarts, threads }
+    }
+    return all
   }
 
   async stop(timeoutMs: number, deadline: Promise<void>): Promise<void> {

@@ -19,8 +19,12 @@ import { runAll, runAllOptions } from './run-all.ts'
 import { createStatus, setStatus } from './server-status.ts'
 import { Servers } from './servers.ts'
 import { TaskGroups, cannotRun } from './task-groups.ts'
+import type { ServerStats } from './servers.ts'
 import type { TaskStats } from './tasks.ts'
 import type { ThreadData } from './thread.ts'
+import { WatchDesk } from './watch-desk.ts'
+import type { EventListener, EventStats, ThreadStats } from './watch-desk.ts'
+import type { ServiceEvent } from './watch-events.ts'
 
 /**
  * Makes a service: task workers, servers and the main thread, each with a pool of its own, all of them under one
@@ -59,7 +63,17 @@ export interface ServiceStats {
   readonly pool: PoolStats | undefined
   /** Task workers by the name of their module; `tasks` where there is only one. */
   readonly tasks: Readonly<Record<string, TaskStats>>
+  readonly phase: ServicePhase
+  readonly ready: boolean
+  /** Servers by their names. */
+  readonly servers: Readonly<Record<string, ServerStats>>
+  /** The main thread, those of servers and those of tasks. */
+  readonly threads: readonly ThreadStats[]
+  /** What `on('event')` has heard. */
+  readonly events: EventStats
 }
+
+export type ServicePhase = 'new' | 'starting' | 'running' | 'closing' | 'closed'
 
 /**
  * Task workers, servers and the main thread under one limit. Made by `createService`.
@@ -71,9 +85,10 @@ export class Service<M> implements AsyncDisposable {
   #pool: PostgresPool | undefined
   readonly #options: ServiceOptions<M>
   readonly #shared: ThreadData
-  #phase: 'new' | 'starting' | 'running' | 'closing' | 'closed' = 'new'
+  #phase: ServicePhase = 'new'
   #tasks: TaskGroups | undefined
   readonly #status = createStatus()
+  readonly #watch: WatchDesk
   #servers: Servers | undefined
   /** The start itself, and the start with what is done if it fails. */
   #starting: Promise<void> | undefined
@@ -91,7 +106,9 @@ export class Service<M> implements AsyncDisposable {
       home: threadId,
       url: options.url === undefined ? undefined : String(options.url),
       pool,
+      instrument: options.instrument?.href,
     }
+    this.#watch = new WatchDesk(this.#shared.service)
   }
 
   /** The main thread's own pool. Where `url` is a module that defines it, there is none before `before` is called. */
@@ -153,9 +170,37 @@ export class Service<M> implements AsyncDisposable {
     return runAll((input, one) => runOne(name, input, one), inputs, all)
   }) as RunAll<M>
 
-  /** A snapshot; cheap enough for every request. */
+  /** A snapshot; cheap enough for every request. It asks no thread, so a blocked one does not hold it up. */
   stats(): ServiceStats {
-    return { pool: this.#pool?.stats(), tasks: this.#tasks?.stats() ?? {} }
+    return {
+      phase: this.#phase,
+      ready: this.ready(),
+      pool: this.#pool?.stats(),
+      tasks: this.#tasks?.stats() ?? {},
+      servers: this.#servers?.stats() ?? {},
+      threads: this.#watch.threads(),
+      events: this.#watch.events(),
+    }
+  }
+
+  /**
+   * Calls back for each event of any thread, in this one: those of pools, of the limit, and of servers. Those of single
+   * leases and queries (`millpond:acquire`, `:release`, `:query`) only if `types` names them. No thread gets further ahead than 1000
+   * events: how many were dropped then is a `millpond:dropped`. Returns what takes the listener away.
+   *
+   * @example
+   * ```ts
+   * import { createService } from 'millpond/service'
+   *
+   * const service = createService({ url: process.env.DATABASE_URL, limit: 20 })
+   * service.on('event', (event) => console.log(event.type, event.thread.role, event))
+   * const off = service.on('event', () => process.exit(1), { types: ['millpond:server-failed'] })
+   * await service.start()
+   * ```
+   */
+  on(_event: 'event', listener: EventListener, options: { types?: readonly ServiceEvent['type'][] } = {}): () => void {
+    this.#watch.on(listener, options.types)
+    return () => this.#watch.off(listener)
   }
 
   /** Where the threads of a server said they listen, in the order of their index. */
@@ -232,6 +277,7 @@ export class Service<M> implements AsyncDisposable {
     const { before, tasks, signals = ['SIGTERM', 'SIGINT'], instrument } = this.#options
     this.#forgetSignals = onSignals(signals || [], () => this.close())
     if (instrument) await import(instrument.href)
+    this.#watch.open()
     this.#pool ??= await openPool(this.#shared.url, this.#shared.pool)
     await this.pool.open()
     // A wrong password or a server that is down is better known now than with the first request.
@@ -251,12 +297,11 @@ export class Service<M> implements AsyncDisposable {
   }
 
   #makeServers(): Servers {
-    const { servers = {}, tasks, closeTimeoutMs: stopTimeoutMs = 10_000, instrument } = this.#options
+    const { servers = {}, tasks, closeTimeoutMs: stopTimeoutMs = 10_000 } = this.#options
     return new Servers({
       servers,
       shared: this.#shared,
       status: this.#status,
-      instrument: instrument?.href,
       hasTasks: tasks !== undefined,
       stopTimeoutMs,
       onChange: () => this.#showStatus(),
@@ -309,6 +354,7 @@ export class Service<M> implements AsyncDisposable {
     clearTimeout(timer)
     await this.#pool?.close({ timeoutMs: Math.max(0, closeTimeoutMs - (performance.now() - startedAt)) })
     this.#forgetSignals()
+    this.#watch.close()
     this.#phase = 'closed'
   }
 }

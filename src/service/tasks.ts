@@ -18,7 +18,7 @@ import type { TaskCall, TaskThreadData } from './thread.ts'
 import { toWire } from './wire.ts'
 import type { TaskReply } from './wire.ts'
 
-const entry = new URL('../../workers/task.js', import.meta.url)
+const entry = new URL('../../workers/watched-task.js', import.meta.url)
 /** After a thread that ended while calls wait for one: doubled with each that ends before any has replied. */
 const firstNudgeMs = 20
 const longestNudgeMs = 500

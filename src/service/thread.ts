@@ -14,6 +14,8 @@ export interface ThreadData {
   /** Of a database, or of a module that defines a pool; undefined: `PGHOST` and so on say where. */
   readonly url: string | undefined
   readonly pool: PostgresPoolOptions
+  /** A module that is loaded before anything else. */
+  readonly instrument?: string | undefined
 }
 
 export interface TaskThreadData extends ThreadData {

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
+import { load } from './fixtures/load.mjs'
 
 let database: TestDatabase
 
@@ -19,14 +20,20 @@ class Signalled {
   readonly exited: Promise<unknown[]>
   output = ''
 
-  constructor(...args: string[]) {
-    const script = fileURLToPath(new URL('./fixtures/signalled.mjs', import.meta.url))
+  constructor(name = 'signalled', ...args: string[]) {
+    const script = fileURLToPath(new URL(`./fixtures/${name}.mjs`, import.meta.url))
     this.child = spawn(process.execPath, [script, database.url, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
     this.exited = once(this.child, 'exit')
     this.child.stdout?.on('data', (chunk: Buffer) => {
       this.output += chunk.toString()
     })
     onTestFinished(() => void this.child.kill('SIGKILL'))
+  }
+
+  /** Where it listens, once it does. */
+  async port(): Promise<number> {
+    await expect.poll(() => this.output, { timeout: 20_000 }).toMatch(/port \d+\n/)
+    return Number(/port (\d+)/.exec(this.output)?.[1])
   }
 
   async ready(): Promise<void> {
@@ -50,11 +57,48 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
 )
 
 test('Service ends at once with a second signal', async () => {
-  const service = new Signalled('stuck')
+  const service = new Signalled('signalled', 'stuck')
   await service.ready()
   service.child.kill('SIGTERM')
   // The first one waits for a task that computes for a minute.
   await expect.poll(() => service.output).toContain('signalled')
   service.child.kill('SIGTERM')
   expect(await service.exited).toEqual([128 + 15, null])
+})
+
+test.each(['1', '2'])(
+  'Service closes on SIGTERM under load: of %s threads, no request that was accepted is dropped',
+  { timeout: 60_000 },
+  async (workers) => {
+    const service = new Signalled('under-load', workers)
+    const clients = load(await service.port(), ['/', '/query', '/task', '/sleep'], 8)
+    await expect.poll(() => clients.counts.answered, { timeout: 20_000 }).toBeGreaterThan(100)
+    const signalledAt = performance.now()
+    service.child.kill('SIGTERM')
+    expect(await service.exited).toEqual([0, null])
+    expect(performance.now() - signalledAt).toBeLessThan(10_000)
+    const { answered, reset, cut, wrong, refused, unmet } = await clients.stop()
+    expect({ reset, cut, wrong, answers: clients.answers }).toEqual({ reset: 0, cut: 0, wrong: 0, answers: [] })
+    await expect.poll(() => service.output).toContain(`received ${answered}.`)
+    // It was under load to the end: those that came later found nobody.
+    expect(refused).toBeGreaterThan(0)
+    // Connections that the system had made and the server had not accepted when it ceased to listen.
+    expect(unmet).toBeLessThanOrEqual(8)
+    expect(await database.sessions()).toEqual([])
+  },
+)
+
+test('Service ends with 0 at its deadline although a request is never answered, and leaves no backend', async () => {
+  const service = new Signalled('under-load', '1')
+  const port = await service.port()
+  const clients = load(port, ['/hangs'], 1)
+  const others = load(port, ['/query'], 2)
+  await expect.poll(() => others.counts.answered, { timeout: 20_000 }).toBeGreaterThan(10)
+  const signalledAt = performance.now()
+  service.child.kill('SIGTERM')
+  expect(await service.exited).toEqual([0, null])
+  expect(performance.now() - signalledAt).toBeLessThan(10_500)
+  const [{ unmet }, { reset, cut, wrong }] = [await clients.stop(), await others.stop()]
+  expect({ unmet, reset, cut, wrong }).toEqual({ unmet: 1, reset: 0, cut: 0, wrong: 0 })
+  await database.sessionsToBe(0)
 })

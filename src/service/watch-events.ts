@@ -1,0 +1,81 @@
+import type { PoolEvent } from '../watch.ts'
+import type { BrokerEvent } from '../broker/events.ts'
+import { canCross } from './clone.ts'
+import type { ServerEvent } from './server-events.ts'
+import { fromWire, toWire } from './wire.ts'
+import type { Wire } from './wire.ts'
+
+/** Where an event happened. */
+export interface EventThread {
+  readonly threadId: number
+  readonly role: 'main' | 'server' | 'tasks'
+  /** Of the server, or of the module of tasks. */
+  readonly name?: string
+  /** Of a server's thread. */
+  readonly index?: number
+}
+
+/** Events of a thread that were not brought to the main one, since that did not take them as fast as they came. */
+export interface DroppedEvent {
+  readonly type: 'millpond:dropped'
+  readonly count: number
+}
+
+/** An event of any thread of a service, with the thread. */
+export type ServiceEvent = (PoolEvent | BrokerEvent | ServerEvent | DroppedEvent) & { readonly thread: EventThread }
+
+/** Events as plain data: what was thrown is written out. */
+export interface EventParcel {
+  readonly fields: Readonly<Record<string, unknown>>
+  readonly thrown: Readonly<Record<string, Wire>>
+}
+
+/** Those that tell of what is rare enough to be heard by whoever asks for events at all. */
+export const defaultEvents: readonly string[] = [
+  'millpond:open',
+  'millpond:connect-error',
+  'millpond:reset',
+  'millpond:reset-error',
+  'millpond:close',
+  'millpond:doubtful',
+  'millpond:evict',
+  'millpond:timeout',
+  'millpond:leak',
+  'millpond:hook-error',
+  'millpond:listen',
+  'millpond:listen-error',
+  'millpond:listen-lost',
+  'millpond:listener-error',
+  'millpond:join',
+  'millpond:leave',
+  'millpond:lost',
+  'millpond:move',
+  'millpond:reap',
+  'millpond:full',
+  'millpond:limit',
+  'millpond:server-start',
+  'millpond:server-ready',
+  'millpond:server-exit',
+  'millpond:server-restart',
+  'millpond:server-failed',
+  'millpond:server-reload',
+]
+
+/** Those of every lease and every query: they cost something, and have to be asked for by name. */
+export const frequentEvents: readonly string[] = ['millpond:acquire', 'millpond:release', 'millpond:query']
+
+export function packEvent(event: object): EventParcel {
+  const fields: Record<string, unknown> = {}
+  const thrown: Record<string, Wire> = {}
+  for (const [key, value] of Object.entries(event)) {
+    if (value instanceof Error || !canCross(value)) thrown[key] = toWire(value)
+    else fields[key] = value
+  }
+  return { fields, thrown }
+}
+
+export function unpackEvent({ fields, thrown }: EventParcel): Record<string, unknown> {
+  const event: Record<string, unknown> = { ...fields }
+  for (const [key, wire] of Object.entries(thrown)) event[key] = fromWire(wire)
+  return event
+}
