@@ -106,14 +106,14 @@ export class Connection {
 
   get #waitsForUser(): boolean {
     const task = this.#current
-    if (!task || task.left || task.query.reader?.left) return false
+    if (!task || hasLeft(task)) return false
     return this.#wire.frames.copy !== undefined || this.#wire.frames.suspended
   }
 
   /** What of this query is in the hands of its reader: what is run behind it would wait for its reader. */
   openFor(query: RawQuery): 'cursor' | 'copy' | undefined {
     const task = this.#current
-    if (!task || task.query !== query || task.left || query.reader?.left) return undefined
+    if (!task || task.query !== query || hasLeft(task)) return undefined
     const { copy, portal } = this.#wire.frames
     return copy ? 'copy' : portal ? 'cursor' : undefined
   }
@@ -280,7 +280,7 @@ export class Connection {
       this.#lose(new Error('a portion of a cursor could not be read'))
     } else if (task.cancelling && frames.suspended) {
       // The request came too late for this portion.
-      task.query.reader?.leave()
+      this.#stopReading(task)
     }
   }
 
@@ -320,15 +320,19 @@ export class Connection {
   /** The server hears of a request to cancel only where it is at work. */
   #stop(task: Task): void {
     const { frames } = this.#wire
-    if (frames.suspended) {
-      rejectEarly(task.query, new QueryCancelledError())
-      task.query.reader?.leave()
-    } else if (frames.copy === 'in') {
+    if (frames.suspended) this.#stopReading(task)
+    else if (frames.copy === 'in') {
       task.stream?.destroy(new QueryCancelledError())
     } else {
       if (task.stream) this.#leaveStream(task)
       this.#sendCancel()
     }
+  }
+
+  /** A cursor between two portions: nothing but its reader tells that some are missing. */
+  #stopReading({ query }: Task): void {
+    rejectEarly(query, new QueryCancelledError())
+    query.reader?.leave()
   }
 
   readonly #streaming: StreamListener = {
@@ -386,5 +390,10 @@ export class Connection {
 }
 
 const noOptions: RunOptions = {}
+
+/** Whether its reader wants no more, said or not: a stream that was destroyed tells so a moment later. */
+function hasLeft({ left, stream, query }: Task): boolean {
+  return left || (stream?.destroyed ?? false) || (query.reader?.left ?? false)
+}
 
 function nothing(): void {}

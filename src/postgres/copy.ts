@@ -17,7 +17,8 @@ export function keepStream(task: Task, listener: StreamListener): void {
     listener.opened(task)
   }
   query.reject = (error) => {
-    task.stream?.destroy(error instanceof Error ? error : new Error(String(error)))
+    // A signal's reason may be anything; without any, the stream would end as if all were well.
+    task.stream?.destroy((error || new Error(String(error))) as Error)
     reject(error)
   }
 }

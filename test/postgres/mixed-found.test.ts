@@ -1,0 +1,63 @@
+// What the mixed operations have found, each by itself.
+import { finished } from 'node:stream/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createDatabase } from '../support/database.ts'
+import type { TestDatabase } from '../support/database.ts'
+import { poolFor } from '../support/given-back.ts'
+
+let db: TestDatabase
+beforeAll(async () => {
+  db = await createDatabase()
+})
+afterAll(() => db.drop())
+
+/** Some of the requests to cancel come while a portion is on its way, and too late for it. */
+async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await nextTurn()
+}
+
+test('a cursor whose cancel comes too late for a portion fails, and does not end before its time', async () => {
+  const pool = poolFor(db)
+  await using lease = await pool.acquire()
+  const read = async (): Promise<string> => {
+    let seen = 0
+    for await (const rows of lease.sql`select g from generate_series(1, 50) g`.cursor(1)) seen += rows.length
+    return `ended after ${seen}`
+  }
+  const called = async (): Promise<string> => {
+    let seen = 0
+    await lease.sql`select g from generate_series(1, 50) g`.cursor(1, () => void seen++)
+    return `ended after ${seen}`
+  }
+  const ends = new Set<unknown>()
+  for (let i = 0; i < 200; i++) {
+    const ended = (i % 2 ? read() : called()).catch((error: unknown) => (error as { code?: string }).code)
+    await turns(5 + (i % 40))
+    lease.cancel()
+    ends.add(await ended)
+  }
+  ends.delete('57014')
+  ends.delete('ended after 50')
+  expect([...ends]).toEqual([])
+})
+
+const large = `copy (select repeat('x', 2000) from generate_series(1, 3000)) to stdout`
+
+test('a query right behind a COPY that was destroyed is not refused', async () => {
+  const pool = poolFor(db)
+  await using lease = await pool.acquire()
+  const stream = await lease.sql.unsafe(large).readable()
+  stream.destroy()
+  expect(await lease.sql`select 1 as one`).toEqual([{ one: 1 }])
+})
+
+test('the stream of a COPY ends with the very reason of its signal', async () => {
+  const pool = poolFor(db)
+  const controller = new AbortController()
+  const { sql } = pool.with({ signal: controller.signal })
+  const reason = { why: 'enough' }
+  const stream = await sql.unsafe(large).readable()
+  controller.abort(reason)
+  await expect(finished(stream)).rejects.toBe(reason)
+})
