@@ -74,9 +74,14 @@ export class Acquire<C> extends Waiter<Slot<C>> {
 
   /** The signal has aborted. */
   handleEvent(): void {
+    this.leave(this.#signal?.reason)
+  }
+
+  /** The caller does not want it any more. */
+  leave(reason: unknown): void {
     this.#timer?.cancel()
     // Served, but not told yet: the lease is the caller's, and would be nobody's otherwise.
-    if (this.#pool.abort(this)) this.#reject(this.#signal?.reason)
+    if (this.#pool.abort(this)) this.#reject(reason)
   }
 
   #onDeadline(): void {

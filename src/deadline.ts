@@ -13,6 +13,7 @@ export class DeadlineError extends Error {
 
 /** A promise's outcome, or the signal's reason, whichever comes first. */
 export function orAborted<T>(promise: PromiseLike<unknown>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return Promise.resolve(promise as PromiseLike<T>)
   return new Promise<T>((resolve, reject) => {
     const onAbort = (): void => reject(signal?.reason)
     signal?.addEventListener('abort', onAbort, { once: true })

@@ -188,7 +188,7 @@ export class Pool<C> implements AsyncDisposable {
       options.signal?.throwIfAborted()
       const slot = this.#hooks.onAcquire ? undefined : this.#core.take(this.#coarseNow())
       if (slot) return Promise.resolve(this.#lend(slot, this.#trace()))
-      return this.#queue(options, this.#clock.now())
+      return this.#queue(options, this.#clock.now()).promise
     } catch (error) {
       return Promise.reject(error)
     }
@@ -206,6 +206,12 @@ export class Pool<C> implements AsyncDisposable {
     if (slot) return this.#lend(slot, this.#trace())
     if (this.#core.actions.length > 0) this.#act(true)
     return undefined
+  }
+
+  /** @internal As `acquire()` when `tryAcquire()` had nothing, for a caller who may leave without a signal. */
+  wait(): Acquire<C> {
+    this.#enrol()
+    return this.#queue(noOptions, this.#clock.now())
   }
 
   /** Acquires, calls `fn` with the connection, and releases, also when `fn` throws. */
@@ -335,7 +341,7 @@ export class Pool<C> implements AsyncDisposable {
     return { pool: this.#acquirer, connection: tag, since, acquiredAt, holds: () => !lease.released }
   }
 
-  #queue(options: AcquireOptions, now: number, first = false): Promise<Lease<C>> {
+  #queue(options: AcquireOptions, now: number, first = false): Acquire<C> {
     const timeoutMs = duration('timeoutMs', options.timeoutMs, this.#options.acquireTimeoutMs, { endless: true })
     const acquire = new Acquire<C>(this.#acquirer, { now, timeoutMs, signal: options.signal, trace: this.#trace() })
     this.#core.wait(acquire, now, first)
@@ -343,7 +349,7 @@ export class Pool<C> implements AsyncDisposable {
     // A connection that only needs a ping can be had now.
     if (timeoutMs === 0 && acquire.deque !== undefined) acquire.expire()
     else acquire.arm()
-    return acquire.promise
+    return acquire
   }
 
   #timeOut(acquire: Acquire<C>): void {
@@ -473,7 +479,7 @@ export class Pool<C> implements AsyncDisposable {
   async #leaseFirst(): Promise<Lease<C> | undefined> {
     if (this.#core.living === 0 || this.#core.refusal) return undefined
     try {
-      return await this.#queue({ timeoutMs: leaseFirstTimeoutMs }, this.#clock.now(), true)
+      return await this.#queue({ timeoutMs: leaseFirstTimeoutMs }, this.#clock.now(), true).promise
     } catch {
       // Closed or too busy: reaping goes on without one.
       return undefined

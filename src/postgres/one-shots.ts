@@ -1,3 +1,4 @@
+import type { Acquire } from '../acquire.ts'
 import type { Lease } from '../lease.ts'
 import type { Pool } from '../pool.ts'
 import type { Connection } from './connection.ts'
@@ -12,7 +13,7 @@ export class OneShots implements Target {
   readonly #pool: Pool<Connection>
   readonly #looksFirst: boolean
   readonly #naming: (error: unknown) => unknown
-  readonly #waiting = new Map<RawQuery, AbortController>()
+  readonly #waiting = new Map<RawQuery, Acquire<Connection>>()
 
   /**
    * `looksFirst`: a hook takes its time over each connection; nothing can be had at once. `naming` makes of an acquire's
@@ -29,7 +30,7 @@ export class OneShots implements Target {
   }
 
   run(query: RawQuery): void {
-    if (this.#looksFirst) return void this.#wait(query)
+    if (this.#looksFirst) return this.#wait(query)
     let lease: Lease<Connection> | undefined
     try {
       lease = this.#pool.tryAcquire()
@@ -37,25 +38,36 @@ export class OneShots implements Target {
       return query.reject(error)
     }
     if (lease) this.#runOn(lease, query)
-    else void this.#wait(query)
+    else this.#wait(query)
   }
 
   left(query: RawQuery): void {
-    this.#waiting.get(query)?.abort()
+    this.#waiting.get(query)?.leave(undefined)
   }
 
-  async #wait(query: RawQuery): Promise<void> {
-    const controller = new AbortController()
-    this.#waiting.set(query, controller)
+  #wait(query: RawQuery): void {
+    let acquire: Acquire<Connection>
     try {
-      const lease = await this.#pool.acquire({ signal: controller.signal })
-      if (query.cancelled) await lease.release()
-      else this.#runOn(lease, query)
+      acquire = this.#pool.wait()
     } catch (error) {
-      query.reject(this.#naming(error))
-    } finally {
-      this.#waiting.delete(query)
+      return query.reject(this.#naming(error))
     }
+    this.#waiting.set(query, acquire)
+    acquire.promise.then(
+      (lease) => {
+        this.#waiting.delete(query)
+        try {
+          if (query.cancelled) void lease.release()
+          else this.#runOn(lease, query)
+        } catch (error) {
+          query.reject(error)
+        }
+      },
+      (error: unknown) => {
+        this.#waiting.delete(query)
+        query.reject(this.#naming(error))
+      },
+    )
   }
 
   #runOn(lease: Lease<Connection>, query: RawQuery): void {

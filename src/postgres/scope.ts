@@ -300,16 +300,16 @@ export class Scope implements Surrounding {
     signal?.throwIfAborted()
     const { statements, outermost } = this.#ground
     const { rows, task } = this.connection.askTask(statements.commit)
-    const tooLate = new AbortController()
+    const tooLate = outermost && signal ? new AbortController() : undefined
     let timer: Timer | undefined
     const onAbort = (): void => {
-      timer = this.#house.clock.setTimer(() => tooLate.abort(signal?.reason), this.#house.commitGraceMs)
+      timer = this.#house.clock.setTimer(() => tooLate?.abort(signal?.reason), this.#house.commitGraceMs)
     }
     if (outermost) signal?.addEventListener('abort', onAbort, { once: true })
     try {
-      await orAborted(rows, tooLate.signal)
+      await orAborted(rows, tooLate?.signal)
     } catch (error) {
-      const unknown = tooLate.signal.aborted || (error instanceof ConnectionLostError && task.wrote)
+      const unknown = tooLate?.signal.aborted || (error instanceof ConnectionLostError && task.wrote)
       if (!outermost || !unknown) throw error
       this.#over = true
       const outcome = new TransactionOutcomeUnknownError(error)

@@ -18,7 +18,8 @@ interface Details {
  */
 export class Limit {
   readonly #details: Details
-  readonly #controller = new AbortController()
+  /** Made for whoever looks at it first: most transactions have no deadline and no signal. */
+  #made: AbortController | undefined
   #endsAt = Infinity
   #timer: Timer | undefined
   #started = false
@@ -26,6 +27,17 @@ export class Limit {
 
   constructor(details: Details) {
     this.#details = details
+  }
+
+  get #controller(): AbortController {
+    this.#made ??= new AbortController()
+    return this.#made
+  }
+
+  /** The same, if it ever can abort. */
+  get signalIfAny(): AbortSignal | undefined {
+    const { timeoutMs, signal } = this.#details
+    return timeoutMs === undefined && signal === undefined ? undefined : this.signal
   }
 
   /** Aborts when the time is up, or with the caller's signal and for its reason. */
@@ -48,7 +60,7 @@ export class Limit {
   /** Acquires within the deadline, `timeoutMs` of which are left; undefined if it has none. */
   async acquiring<L>(acquire: (timeoutMs: number | undefined) => Promise<L>): Promise<L> {
     this.start()
-    this.signal.throwIfAborted()
+    this.signalIfAny?.throwIfAborted()
     this.#acquiring++
     try {
       return await acquire(this.leftMs)

@@ -116,10 +116,10 @@ async function attempt<T extends Types, R>(
   scope: Scope,
   fn: Callback<T, R>,
   { lazy = false, rollback = false }: TransactionOptions,
-  { signal }: Limit,
+  { signalIfAny: signal }: Limit,
 ): Promise<R> {
   try {
-    signal.throwIfAborted()
+    signal?.throwIfAborted()
     if (!lazy) await orAborted(scope.begin(), signal)
     // The pool's types are those of its template.
     const result = await orAborted<R>(scope.call(fn as unknown as Callback<{}, R>), signal)
@@ -130,7 +130,7 @@ async function attempt<T extends Types, R>(
     return result
   } catch (error) {
     const shown = scope.explain(error)
-    await scope.rollback(signal.aborted ? signal.reason : undefined)
+    await scope.rollback(signal?.aborted ? signal.reason : undefined)
     throw shown
   }
 }

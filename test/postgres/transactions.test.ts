@@ -294,7 +294,8 @@ describe('transaction({ retries })', () => {
         { retries: 3 },
       )
     await Promise.all([cross(1), cross(2)])
-    expect(calls[0]! + calls[1]!).toBe(3)
+    // Once more at the least; those that run again may meet again.
+    expect(calls[0]! + calls[1]!).toBeGreaterThan(2)
     expect([...(await pool.sql`select n from crossing`)]).toEqual([{ n: 2 }, { n: 2 }])
   })
 
