@@ -270,9 +270,9 @@ describe('onOpen that fails', () => {
         sqls.push(sql)
         return never()
       },
-      { connectTimeoutMs: 50 },
+      { connectTimeoutMs: 400 },
     )
-    expect(late.message).toContain('onOpen failed: It did not settle within 50 ms')
+    expect(late.message).toContain('onOpen failed: It did not settle within 400 ms')
     const [sql] = sqls
     if (!sql) throw new Error('it was not called')
     const error = await rejection(sql`select 1`)
@@ -281,7 +281,7 @@ describe('onOpen that fails', () => {
 
   test('onOpen that takes too long leaves time to close in an orderly way: the end is certain', async () => {
     const under = new DriverUnderTest(db.url, { onOpen: (sql) => sql`select pg_sleep(60)` })
-    expect(await rejection(under.open('slow', 50))).toMatchObject({ code: 'ERR_CONNECT', doubtful: false })
+    expect(await rejection(under.open('slow', 400))).toMatchObject({ code: 'ERR_CONNECT', doubtful: false })
     await db.sessionsToBe(0)
   })
 
@@ -290,7 +290,7 @@ describe('onOpen that fails', () => {
       async (sql) => {
         await sql`select pg_sleep(60)`
       },
-      { connectTimeoutMs: 50 },
+      { connectTimeoutMs: 400 },
     )
   })
 
