@@ -8,8 +8,8 @@ import {
   SessionBusyError,
   TransactionOutcomeUnknownError,
 } from '../errors.ts'
-import { LoginError } from './login.ts'
 import type { PostgresSettings } from './options.ts'
+import { ServerClosedError } from './wire.ts'
 
 /** The codes of postgres.js's own errors. */
 type Code =
@@ -64,11 +64,11 @@ function notConnected(error: ConnectError, settings: PostgresSettings): unknown 
   if (causes.some(isTimeout)) return connectionError('CONNECT_TIMEOUT', settings, error)
   const ofSystem = causes.find(isOfSystem)
   if (ofSystem) return again(ofSystem, error)
-  if (causes.some((cause) => cause instanceof LoginError)) return error
-  const [first] = causes
-  return first instanceof Error && 'code' in first
-    ? again(first, error)
-    : connectionError('CONNECTION_CLOSED', settings, error)
+  if (causes.some((cause) => cause instanceof ServerClosedError))
+    return connectionError('CONNECTION_CLOSED', settings, error)
+  // What `password()` has thrown, for one.
+  const coded = causes.find((cause) => cause instanceof Error && 'code' in cause && !(cause instanceof ConnectError))
+  return coded instanceof Error ? again(coded, error) : error
 }
 
 /** What is behind an error, all the way; of several hosts the last one first. */
