@@ -352,7 +352,7 @@ describe('a way to the server that swallows everything', () => {
     expect((await failed).code).toBe('ERR_CONNECTION_LOST')
     await pool.close()
     expect(order).toEqual(['cancelled', 'goodbye'])
-    expect(await db.sessions()).toEqual([])
+    expect((await db.sessions()).filter(({ query }) => query.includes('pg_sleep(60)'))).toEqual([])
   })
 
   test('a query without any deadline ends with the deadline of close()', async () => {
