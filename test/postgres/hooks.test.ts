@@ -224,7 +224,7 @@ describe('onOpen', () => {
 
 /** What an acquire says of an `onOpen` that fails each time; the server is left with no session. */
 async function failure(onOpen: PostgresHooks['onOpen'], options: PostgresPoolOptions = {}): Promise<ConnectError> {
-  const { pool, count } = make({ acquireTimeoutMs: 400, ...options, ...(onOpen ? { onOpen } : {}) })
+  const { pool, count } = make({ acquireTimeoutMs: 1_200, ...options, ...(onOpen ? { onOpen } : {}) })
   const error = await rejection(pool.acquire())
   expect(error).toMatchObject({ code: 'ERR_ACQUIRE_TIMEOUT', phase: 'connect' })
   expect(error.cause).toBeInstanceOf(ConnectError)
