@@ -47,9 +47,7 @@ export class Ambient<S extends Ending> {
 
   /** Runs `fn` in a scope's callback. */
   run<R>(scope: S, fn: () => R): R {
-    let outer = storage.getStore()
-    // A loop that goes on from callback to callback would be in all of them.
-    while (outer?.scope.ended) outer = outer.outer
+    const outer = withoutHidden(storage.getStore(), [this])
     return storage.run({ of: this, scope, joins: this.#joins, outer }, fn)
   }
 
@@ -65,6 +63,18 @@ export class Ambient<S extends Ending> {
     while (place && place.of !== this) place = place.outer
     return place
   }
+}
+
+/**
+ * The places that still tell something: all but those that have ended and that a nearer one hides. A loop that goes on
+ * from callback to callback would be in all of them. One that is not hidden stays: only so does it tell that it has ended.
+ */
+function withoutHidden(place: Place | undefined, nearer: readonly object[]): Place | undefined {
+  if (!place) return undefined
+  const isHidden = nearer.includes(place.of)
+  const outer = withoutHidden(place.outer, isHidden ? nearer : [...nearer, place.of])
+  if (isHidden && place.scope.ended) return outer
+  return outer === place.outer ? place : { ...place, outer }
 }
 
 /** Runs `fn` in nobody's transaction: what the pool does for itself, and what it calls, is not part of a caller's. */

@@ -2,6 +2,7 @@
 import { finished } from 'node:stream/promises'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { deferred } from '../../src/deferred.ts'
 import { createDatabase } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
 import { poolFor } from '../support/given-back.ts'
@@ -60,4 +61,22 @@ test('the stream of a COPY ends with the very reason of its signal', async () =>
   const stream = await sql.unsafe(large).readable()
   controller.abort(reason)
   await expect(finished(stream)).rejects.toBe(reason)
+})
+
+test('what a transaction has left behind stays in it, whatever else it is called in', async () => {
+  const pool = poolFor(db)
+  const other = poolFor(db)
+  const ended = deferred<void>()
+  const asked = [
+    () => pool.within({ timeoutMs: 5_000 }, () => pool.sql`select 1`),
+    () => other.transaction(() => pool.sql`select 1`),
+    () => other.transaction(() => pool.within({ timeoutMs: 5_000 }, () => pool.sql`select 1`)),
+    () => other.within({ timeoutMs: 5_000 }, () => other.outside(() => pool.sql`select 1`)),
+  ]
+  let left: Promise<unknown>[] = []
+  await pool.transaction(() => {
+    left = asked.map((ask) => ended.promise.then(ask))
+  })
+  ended.resolve()
+  for (const one of left) await expect(one).rejects.toMatchObject({ code: 'ERR_LEASE_RELEASED' })
 })
