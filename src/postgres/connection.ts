@@ -20,6 +20,8 @@ import type { Wire } from './wire.ts'
 
 /** How long a request to cancel may take before what it was for goes on without it. */
 const cancelTimeoutMs = 5_000
+/** When the first of them is followed by a second one; each later one takes twice as long. */
+const cancelAgainMs = 250
 
 export type Row = Record<string, unknown>
 
@@ -353,10 +355,16 @@ export class Connection {
     this.#wire.drain(true)
   }
 
-  #sendCancel(): void {
+  /** A session that had not begun with the statement takes no notice: it is asked again, until it has answered. */
+  #sendCancel(againMs = cancelAgainMs): void {
+    const task = this.#current
     this.#cancels++
     const settled = (): void => {
       this.#cancels--
+      const again = (): void => {
+        if (this.#current === task && !this.#lost && !this.#wire.frames.quiet) this.#sendCancel(2 * againMs)
+      }
+      setTimeout(again, againMs).unref()
       this.#settle()
       this.#advance()
       if (this.#idleWaiters.length > 0 && this.idle) this.#wake()

@@ -454,4 +454,36 @@ describe('cancel', () => {
     for (const error of await Promise.all(all)) expect(error.code).toBe('57014')
     await expectSound(sql)
   })
+
+  test('Connection.cancel() asks again where the session has not taken notice', async () => {
+    // Something in between loses the first request; a session that has not begun with its statement does the same.
+    const target = new URL(db.url)
+    const realPort = Number(target.port)
+    let lost = 0
+    const proxy = await tcpServer((client) => {
+      const server = connect({ host: target.hostname, port: realPort })
+      for (const socket of [client, server]) socket.on('error', () => undefined)
+      client.on('close', () => void server.destroy())
+      server.on('close', () => void client.destroy())
+      client.once('data', (first: Buffer) => {
+        const isCancel = first.length === 16 && first.readUInt32BE(4) === 80_877_102
+        if (isCancel && lost++ === 0) {
+          client.destroy()
+          return
+        }
+        server.write(first)
+        client.pipe(server)
+        server.pipe(client)
+      })
+    })
+    onTestFinished(() => proxy[Symbol.asyncDispose]())
+    target.port = String(proxy.port)
+    const { sql, connection } = await open({}, target.href)
+    const query = sql`select pg_sleep(60)`.execute()
+    await until(() => !connection.idle)
+    query.cancel()
+    expect((await rejection(query)).code).toBe('57014')
+    expect(lost).toBeGreaterThan(1)
+    await expectSound(sql)
+  })
 })
