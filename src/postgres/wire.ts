@@ -138,7 +138,11 @@ export class Wire extends EventEmitter {
       return true
     }
     this.frames.sent(chunk)
-    this.#socket.write(chunk, done)
+    // The stream of a COPY hears of a failure when its query does, with what the connection was lost for.
+    const written = (error?: Error | null): void => {
+      if (!error) done?.()
+    }
+    this.#socket.write(chunk, done && written)
     this.#listener?.wrote()
     // One query at a time: there is never so much on its way that postgres.js would have to hold back.
     return true

@@ -1,4 +1,5 @@
 // What the mixed operations have found, each by itself.
+import { execFileSync } from 'node:child_process'
 import { finished } from 'node:stream/promises'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -73,10 +74,30 @@ test('what a transaction has left behind stays in it, whatever else it is called
     () => other.transaction(() => pool.within({ timeoutMs: 5_000 }, () => pool.sql`select 1`)),
     () => other.within({ timeoutMs: 5_000 }, () => other.outside(() => pool.sql`select 1`)),
   ]
-  let left: Promise<unknown>[] = []
+  let left: Promise<PromiseSettledResult<unknown>[]> | undefined
   await pool.transaction(() => {
-    left = asked.map((ask) => ended.promise.then(ask))
+    left = Promise.allSettled(asked.map((ask) => ended.promise.then(ask)))
   })
   ended.resolve()
-  for (const one of left) await expect(one).rejects.toMatchObject({ code: 'ERR_LEASE_RELEASED' })
+  const refused = { status: 'rejected', reason: { code: 'ERR_LEASE_RELEASED' } }
+  expect(await left).toMatchObject([refused, refused, refused, refused])
+})
+
+test('the stream of a COPY whose connection is lost ends with that, not with the error of a socket', async () => {
+  const pool = poolFor(db)
+  await using lease = await pool.acquire()
+  const [row] = await lease.sql<[{ pid: number }]>`select pg_backend_pid() as pid`
+  await lease.sql`create temp table copied (a text)`
+  const stream = await lease.sql.unsafe('copy copied from stdin').writable()
+  const ended = finished(stream)
+  // Nothing of that is read before something has been written.
+  const end = `
+    import postgres from 'postgres'
+    const sql = postgres(process.env.ADMIN_URL, { max: 1 })
+    await sql.unsafe('select pg_terminate_backend(${row.pid}, 5000)')
+    await sql.end()`
+  const env = { ...process.env, ADMIN_URL: db.server.url }
+  execFileSync(process.execPath, ['--input-type=module', '--eval', end], { env })
+  for (let i = 0; i < 5; i++) stream.write(`${i}\n`)
+  await expect(ended).rejects.toMatchObject({ code: 'ERR_CONNECTION_LOST' })
 })
