@@ -107,6 +107,8 @@ export const dirt: readonly ((n: number) => string)[] = [
   () => `begin; create temp table fixed (id int, value int); commit; begin`,
   (n) => `do $$ begin perform set_config('mixed.canary', '${n}', false); end $$`,
   (n) => `/* why */ do $$ begin perform pg_advisory_lock(${n}); end $$`,
-  (n) => `begin; insert into unit_row (unit, row) values (-2, ${n})`,
   () => `begin isolation level serializable read only`,
 ]
+
+/** Rows of nobody: nothing may commit them. */
+export const uncommitted = (n: number): string => `begin; insert into unit_row (unit, row) values (-2, ${n})`

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AcquireTimeoutError } from '../../src/index.ts'
 import type { PostgresLease } from '../../src/postgres/index.ts'
-import { dirt, lookForLeaks } from './canary.ts'
+import { dirt, lookForLeaks, uncommitted } from './canary.ts'
 import { codeOf, same } from './here.ts'
 import type { Here } from './here.ts'
 import { runAny, someSignal } from './one-shots.ts'
@@ -71,7 +71,8 @@ function tryCancel(here: Here, got: PostgresLease): void {
 async function soil(here: Here, got: PostgresLease): Promise<void> {
   const { random } = here
   for (let i = random.from(1, 2); i > 0; i--) {
-    const text = random.of(dirt)(here.nonce())
+    // What comes after it could commit it.
+    const text = i === 1 && random.chance(0.1) ? uncommitted(here.nonce()) : random.of(dirt)(here.nonce())
     here.doing.add(text)
     try {
       await got.sql.unsafe(text)
@@ -144,7 +145,11 @@ export async function use(here: Here): Promise<void> {
 export async function several(here: Here): Promise<void> {
   const { pool } = here
   const got: PostgresLease[] = []
-  for (let lent = pool.tryAcquire(); lent && got.length < 3; lent = pool.tryAcquire()) got.push(lent)
+  while (got.length < 3) {
+    const lent = pool.tryAcquire()
+    if (!lent) break
+    got.push(lent)
+  }
   await Promise.all(got.map((one) => runAny(one.sql, here)))
   await Promise.all(got.map((one) => one.release()))
 }

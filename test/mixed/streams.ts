@@ -152,6 +152,8 @@ export async function copyIn(
   if (end === 'refused') lines.splice(random.from(0, lines.length), 0, `${unit}\tnone\n`)
   if (end === 'destroyed') {
     const closed = finished(stream)
+    // It may be lost before it is waited for.
+    closed.catch(() => undefined)
     for (const line of lines) stream.write(line)
     if (random.chance(0.5)) await sleep(random.from(0, 3))
     const error = here.error()
