@@ -1,13 +1,19 @@
 import postgresJs from 'postgres'
-import { checkLimit } from './check-limit.ts'
+import * as limits from './check-limit.ts'
 import { dropInOptions } from './drop-in-options.ts'
 import type { DropInExtras } from './drop-in-options.ts'
 import { newDropIn } from './drop-in-pool.ts'
-import { PostgresLease } from './lease.ts'
-import { PostgresListener } from './listen.ts'
-import { PostgresPool, createPool } from './pool.ts'
-import { PostgresSession } from './session.ts'
-import type { TypeValues } from './sql.ts'
+import * as leases from './lease.ts'
+import type * as sums from './limit-sum.ts'
+import * as listeners from './listen.ts'
+import type * as listening from './listen-options.ts'
+import type * as options from './options.ts'
+import * as pools from './pool.ts'
+import type * as queries from './query.ts'
+import * as sessions from './session.ts'
+import type * as faces from './sql-face.ts'
+import type * as tags from './sql.ts'
+import type * as transactions from './transaction-options.ts'
 
 /**
  * A drop-in for postgres.js: its signature, its options with their names and defaults, its tag, its error codes. Under
@@ -30,14 +36,14 @@ import type { TypeValues } from './sql.ts'
  */
 function postgres<T extends Record<string, postgresJs.PostgresType> = {}>(
   options?: postgres.Options<T>,
-): postgres.Sql<TypeValues<T>>
+): postgres.Sql<tags.TypeValues<T>>
 function postgres<T extends Record<string, postgresJs.PostgresType> = {}>(
   url: string,
   options?: postgres.Options<T>,
-): postgres.Sql<TypeValues<T>>
+): postgres.Sql<tags.TypeValues<T>>
 function postgres(a?: unknown, b?: unknown): postgres.Sql<Record<string, never>> {
-  const { url, options } = dropInOptions(a, b)
-  return newDropIn(url, options) as unknown as postgres.Sql<Record<string, never>>
+  const { url, options: ours } = dropInOptions(a, b)
+  return newDropIn(url, ours) as unknown as postgres.Sql<Record<string, never>>
 }
 
 /** postgres.js's types under their own names, and what its function has as properties. */
@@ -108,6 +114,39 @@ declare namespace postgres {
   export const fromPascal: typeof postgresJs.fromPascal
   export const fromCamel: typeof postgresJs.fromCamel
   export const fromKebab: typeof postgresJs.fromKebab
+
+  // For those who require(): what else there is to import.
+  export const createPool: typeof pools.createPool
+  export const checkLimit: typeof limits.checkLimit
+  export const PostgresPool: typeof pools.PostgresPool
+  export const PostgresLease: typeof leases.PostgresLease
+  export const PostgresListener: typeof listeners.PostgresListener
+  export const PostgresSession: typeof sessions.PostgresSession
+  type PostgresPool<T extends tags.Types = {}> = pools.PostgresPool<T>
+  type PostgresLease<T extends tags.Types = {}> = leases.PostgresLease<T>
+  type PostgresListener = listeners.PostgresListener
+  type PostgresSession<T extends tags.Types = {}> = sessions.PostgresSession<T>
+  type PostgresPoolOptions<T extends tags.Types = {}> = options.PostgresPoolOptions<T>
+  type PostgresHooks<T extends tags.Types = {}> = options.PostgresHooks<T>
+  type HookSession = options.HookSession
+  type Password = options.Password
+  type PoolSql<T extends tags.Types = {}> = faces.PoolSql<T>
+  type PostgresSql<T extends tags.Types = {}> = tags.PostgresSql<T>
+  type Types = tags.Types
+  type QueryOptions = pools.QueryOptions
+  type QueryLimits = queries.QueryLimits
+  type ListenGap = listening.ListenGap
+  type ListenOptions = listening.ListenOptions
+  type OnNotification = listening.OnNotification
+  type Isolation = transactions.Isolation
+  type SessionOptions = transactions.SessionOptions
+  type TransactionOptions = transactions.TransactionOptions
+  type CheckedLimit = limits.CheckedLimit
+  type CheckLimitOptions = limits.CheckLimitOptions
+  type OnMisfit = limits.OnMisfit
+  type LimitCheck = sums.LimitCheck
+  type LimitFit = sums.LimitFit
+  type LimitNumbers = sums.LimitNumbers
 }
 
 const { PostgresError, BigInt, toPascal, pascal, toCamel, camel, toKebab, kebab, fromPascal, fromCamel, fromKebab } =
@@ -127,12 +166,12 @@ Object.assign(postgres, {
   fromCamel,
   fromKebab,
   default: postgres,
-  createPool,
-  checkLimit,
-  PostgresPool,
-  PostgresLease,
-  PostgresListener,
-  PostgresSession,
+  createPool: pools.createPool,
+  checkLimit: limits.checkLimit,
+  PostgresPool: pools.PostgresPool,
+  PostgresLease: leases.PostgresLease,
+  PostgresListener: listeners.PostgresListener,
+  PostgresSession: sessions.PostgresSession,
 })
 
 export type DropInOptions<T extends Record<string, postgresJs.PostgresType> = {}> = postgres.Options<T>
