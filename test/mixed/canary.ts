@@ -35,7 +35,9 @@ interface Seen {
 export const createCanary = `
   create view zone_default as select reset_val as zone from pg_catalog.pg_settings where name = 'TimeZone';
   create table fixed (id int primary key, value int not null);
-  insert into fixed values (1, 42)`
+  insert into fixed values (1, 42);
+  create table contended (id int primary key, value int not null);
+  insert into contended values (1, 0)`
 
 const clean = {
   statement_timeout: '0',

@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { TransactionOutcomeUnknownError } from '../../src/index.ts'
 import type { Isolation, PostgresSql, TransactionOptions, TransactionSql } from '../../src/postgres/index.ts'
@@ -121,7 +122,8 @@ async function step(inside: Inside): Promise<void> {
     [1, tooLate],
     [1, elsewhere],
     [1, betweenPortions],
-    [1, inLimits],
+    [2, inLimits],
+    [0.7, contended],
   ] as const)
   await inTransaction(inside, () => kind(inside))
 }
@@ -195,11 +197,23 @@ async function notAwaited(inside: Inside): Promise<void> {
   await Promise.resolve()
 }
 
-/** What is run after the end is nowhere. */
-async function tooLate({ here, unit, late }: Inside): Promise<void> {
-  const { pool } = here
-  const made = pool.sql`insert into unit_row (unit, row) values (${unit.number}, ${-here.nonce()})`
-  late.push(() => void here.attempt('insert after the end', () => made, 'ERR_LEASE_RELEASED'))
+/** What is run after the end is nowhere, whatever it is called in. */
+function tooLate({ here, unit, late }: Inside): Promise<void> {
+  const { pool, random, world } = here
+  const write = (): PromiseLike<unknown> =>
+    pool.sql`insert into unit_row (unit, row) values (${unit.number}, ${-here.nonce()})`
+  const made = write()
+  const [one, other] = world.pools
+  const another = (one?.pool === pool ? other : one)?.pool ?? pool
+  const run = random.of([
+    () => made,
+    write,
+    () => pool.within({ timeoutMs: 20_000 }, write),
+    () => another.within({ timeoutMs: 20_000 }, write),
+    () => another.transaction(() => write()),
+  ])
+  const attempt = (): void => void here.attempt('insert after the end', run, 'ERR_LEASE_RELEASED')
+  late.push(AsyncResource.bind(attempt))
   return Promise.resolve()
 }
 
@@ -236,6 +250,14 @@ async function betweenPortions(inside: Inside): Promise<void> {
       same(row, { n })
       await insert(inside)
     }
+  })
+}
+
+/** The same row for all: they wait for each other, or fail for another one's sake. */
+async function contended({ here, sql }: Inside): Promise<void> {
+  await here.attempt('update of one row', async () => {
+    const rows = await sql`update contended set value = value + 1 where id = 1 returning id`
+    same(rows, [{ id: 1 }])
   })
 }
 
