@@ -58,7 +58,7 @@ export async function soak({ dist = built, seed, seconds, limit, callers = 4, lo
     await storm(run, { seed, seconds, untilExcess })
     const states = means()
     if (!untilExcess) {
-      if (await within(15_000, () => cast.isComplete)) await rest(run)
+      if (await within(40_000, () => cast.isComplete)) await rest(run)
       else verdict.report('hang', `not all threads came up again: ${cast.missing}`)
     }
     run.isOver = true

@@ -10,8 +10,8 @@ import { Thread } from './thread.ts'
 // figures; bench/fairness has the same rules in virtual time, for every kind of load.
 
 const seconds = Number(process.env['SHARES_SECONDS'] ?? 3)
-/** A short look on a noisy machine catches a move or two. */
-const [mostMoves, mostApart] = seconds < 20 ? [20, 3] : [1, 1]
+/** A short look on a noisy machine says that they come to be even, not how even they are. */
+const isShort = seconds < 20
 const timeout = 30_000 + 4_000 * seconds
 
 let database: TestDatabase
@@ -51,14 +51,17 @@ describe('threads under one limit', () => {
   test.each([8, 10])('of the same load share %d permits evenly, and hardly one moves', { timeout }, async (limit) => {
     await using broker = createBroker({ name: `even ${limit}`, limit })
     const threads = loaded(broker, 4, { concurrency: 16, ms: 2 })
-    await expect.poll(() => broker.stats().held, { timeout: 5_000 }).toBe(limit)
+    await expect.poll(() => broker.stats().held, { timeout: 10_000 }).toBe(limit)
+    const apart = (held: readonly number[]): number => Math.max(...held) - Math.min(...held)
+    const now = (): number[] => broker.stats().members.map(({ held }) => held)
+    await expect.poll(() => now().length === 4 && apart(now()), { timeout: 15_000, interval: 5 }).toBeLessThanOrEqual(1)
     await sleep(1_000)
     const { held, moves } = await measure(broker)
     const shares = [...held.values()]
     console.log(`limit ${limit}: ${moves.toFixed(2)} moves/s, shares ${shares.map((one) => one.toFixed(2)).join(' ')}`)
     expect(shares).toHaveLength(4)
-    expect(Math.max(...shares) - Math.min(...shares)).toBeLessThanOrEqual(mostApart)
-    expect(moves).toBeLessThan(mostMoves)
+    if (!isShort) expect(apart(shares)).toBeLessThanOrEqual(1)
+    expect(moves).toBeLessThan(isShort ? 20 : 1)
     for (const thread of threads) await thread.terminate()
   })
 
@@ -93,7 +96,7 @@ describe('threads under one limit', () => {
       await sleep(5)
     }
     console.log(`the longest wait was ${longest.toFixed(0)} ms`)
-    expect(longest).toBeLessThan(seconds < 20 ? 8_000 : 2_000)
+    expect(longest).toBeLessThan(isShort ? 8_000 : 2_000)
     for (const thread of threads) await thread.terminate()
   })
 })
