@@ -47,12 +47,15 @@ async function measure(broker: Broker): Promise<{ held: Map<number, number>; mov
   return { held, moves: (broker.stats().moves - before) / seconds }
 }
 
+function apart(held: readonly number[]): number {
+  return Math.max(...held) - Math.min(...held)
+}
+
 describe('threads under one limit', () => {
   test.each([8, 10])('of the same load share %d permits evenly, and hardly one moves', { timeout }, async (limit) => {
     await using broker = createBroker({ name: `even ${limit}`, limit })
     const threads = loaded(broker, 4, { concurrency: 16, ms: 2 })
     await expect.poll(() => broker.stats().held, { timeout: 10_000 }).toBe(limit)
-    const apart = (held: readonly number[]): number => Math.max(...held) - Math.min(...held)
     const now = (): number[] => broker.stats().members.map(({ held }) => held)
     await expect.poll(() => now().length === 4 && apart(now()), { timeout: 15_000, interval: 5 }).toBeLessThanOrEqual(1)
     await sleep(1_000)
