@@ -110,6 +110,8 @@ export class Listening {
   #reserved = false
   #closed = false
   #changed = false
+  /** The connection was left in the course of the worker's round. */
+  #renewed = false
   /** Resolves when the worker has nothing to do any more; undefined while there is no worker. */
   #working: Deferred<void> | undefined
   #acquiring: AbortController | undefined
@@ -139,6 +141,7 @@ export class Listening {
 
   /** Leaves the connection for a new one, as after a loss. */
   renew(): void {
+    this.#renewed = true
     if (this.#session) this.#drop(this.#session, new Error('the pool was evicted'))
   }
 
@@ -213,10 +216,13 @@ export class Listening {
     await Promise.resolve()
     while (this.#changed) {
       this.#changed = false
+      this.#renewed = false
       try {
         await this.#round()
       } catch (error) {
-        this.#failed(error)
+        // What was under way then has not failed: it begins again.
+        if (this.#renewed) this.#changed = true
+        else this.#failed(error)
       }
     }
     if (this.#session) this.#hold(this.#session, this.#keepsAlive)

@@ -101,3 +101,14 @@ test('the stream of a COPY whose connection is lost ends with that, not with the
   for (let i = 0; i < 5; i++) stream.write(`${i}\n`)
   await expect(ended).rejects.toMatchObject({ code: 'ERR_CONNECTION_LOST' })
 })
+
+test('listen() begins again when the pool is evicted meanwhile', async () => {
+  const pool = poolFor(db)
+  for (let i = 0; i < 100; i++) {
+    const listening = pool.listen('evicted', () => undefined)
+    await turns(i % 20)
+    pool.evict()
+    const listener = await listening
+    await listener.unlisten()
+  }
+})
