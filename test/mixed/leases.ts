@@ -94,7 +94,7 @@ async function soil(here: Here, got: PostgresLease): Promise<void> {
 
 function judgeSoiled(here: Here, what: string, error: unknown): void {
   if (error instanceof here.pool.sql.PostgresError && codeOf(error) !== '57014') return
-  here.judge(what, error)
+  here.judge(what.replace(/\d{4,}/, 'n'), error)
 }
 
 async function leaveOpen(here: Here, got: PostgresLease): Promise<void> {
