@@ -55,9 +55,6 @@ export function dropInOptions(
     )
   }
   for (const name of withoutMeaning) delete options[name]
-  // postgres.toCamel and its like are functions that have what is asked for as properties.
-  if (typeof options['transform'] === 'function')
-    options['transform'] = Object.fromEntries(Object.entries(options['transform']))
   const wanted: Record<string, unknown> = {}
   for (const name of numbers) {
     wanted[name] = name in given ? given[name] : (taken[name] ?? env[`PG${name.toUpperCase()}`])

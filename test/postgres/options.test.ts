@@ -1,4 +1,5 @@
 import { inspect } from 'node:util'
+import postgres from 'postgres'
 import { describe, expect, test } from 'vitest'
 import { parseOptions } from '../../src/postgres/options.ts'
 import type { PostgresPoolOptions } from '../../src/postgres/options.ts'
@@ -65,6 +66,13 @@ describe('parseOptions()', () => {
       expect(refusal(given)).not.toMatch(/sec|ret/)
     }
     expect(parseOptions('postgres://u:p@127.0.0.1/d%40b', {}, none)).toMatchObject({ database: 'd@b' })
+  })
+
+  test('parseOptions() takes the transformations of postgres.js, which are functions with properties', () => {
+    for (const transform of [postgres.toCamel, postgres.fromKebab] as unknown as { column: object }[]) {
+      const given = { transform } as unknown as PostgresPoolOptions
+      expect(parseOptions(url, given, none).session).toMatchObject({ transform: { column: transform.column } })
+    }
   })
 
   test('parseOptions() fills in from the environment what a URL or PGHOST leaves open', () => {
