@@ -449,7 +449,7 @@ function objectOrNothing(given: Record<string, unknown>, option: string): Record
   const value = given[option]
   if (value === undefined) return {}
   // `postgres.toCamel` and its like are functions that have what is asked for as properties.
-  if (option === 'transform' && typeof value === 'function') return { transform: { ...value } }
+  if (option === 'transform' && typeof value === 'function') return { transform: Object.assign({}, value) }
   if (typeof value !== 'object' || value === null) throw optionTypeError(option, `${option} must be an object.`)
   return { [option]: value }
 }
