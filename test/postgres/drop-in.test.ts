@@ -707,15 +707,15 @@ describe('errors of connections are those of postgres.js, with ours as their cau
   })
 
   test('a server without room fails whoever waits, unless others will serve him', async () => {
-    const { url, sessions } = await createRole(db, 1)
-    const sql = dropIn(url, { max: 2 })
+    const role = await createRole(db, 1)
+    const sql = dropIn(role.url, { max: 2 })
     onTestFinished(() => sql.end({ timeout: 0 }))
     const first = sql`select pg_sleep(0.5), 1 as one`.execute()
     // Of two that log in at once the server may refuse both.
-    await until(async () => (await sessions()).some(({ state }) => state === 'active'))
+    await until(async () => (await role.sessions()).some(({ state }) => state === 'active'))
     const second = await sql`select 2 as two`
     expect([(await first)[0]?.['one'], second[0]?.['two']]).toEqual([1, 2])
-    const other = dropIn(url, { max: 1 })
+    const other = dropIn(role.url, { max: 1 })
     onTestFinished(() => other.end({ timeout: 0 }))
     expect(await rejection(other`select 1`)).toMatchObject({ name: 'PostgresError', code: '53300' })
   })
