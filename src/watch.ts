@@ -1,6 +1,6 @@
-import { channel } from 'node:diagnostics_channel'
 import type { Channel } from 'node:diagnostics_channel'
 import { debuglog } from 'node:util'
+import { channelsOf } from './channels.ts'
 import { messageOf } from './errors.ts'
 
 /**
@@ -64,25 +64,25 @@ export type PoolEvent = {
   [K in keyof Events]: { readonly type: K; readonly pool: string } & Readonly<Events[K]>
 }[keyof Events]
 
-const channels: { readonly [K in keyof Events]: Channel } = {
-  'millpond:open': channel('millpond:open'),
-  'millpond:connect-error': channel('millpond:connect-error'),
-  'millpond:acquire': channel('millpond:acquire'),
-  'millpond:release': channel('millpond:release'),
-  'millpond:reset': channel('millpond:reset'),
-  'millpond:reset-error': channel('millpond:reset-error'),
-  'millpond:close': channel('millpond:close'),
-  'millpond:doubtful': channel('millpond:doubtful'),
-  'millpond:evict': channel('millpond:evict'),
-  'millpond:timeout': channel('millpond:timeout'),
-  'millpond:leak': channel('millpond:leak'),
-  'millpond:hook-error': channel('millpond:hook-error'),
-  'millpond:query': channel('millpond:query'),
-  'millpond:listen': channel('millpond:listen'),
-  'millpond:listen-lost': channel('millpond:listen-lost'),
-  'millpond:listen-error': channel('millpond:listen-error'),
-  'millpond:listener-error': channel('millpond:listener-error'),
-}
+const channels: { readonly [K in keyof Events]: Channel } = channelsOf(
+  'millpond:open',
+  'millpond:connect-error',
+  'millpond:acquire',
+  'millpond:release',
+  'millpond:reset',
+  'millpond:reset-error',
+  'millpond:close',
+  'millpond:doubtful',
+  'millpond:evict',
+  'millpond:timeout',
+  'millpond:leak',
+  'millpond:hook-error',
+  'millpond:query',
+  'millpond:listen',
+  'millpond:listen-lost',
+  'millpond:listen-error',
+  'millpond:listener-error',
+)
 
 const { 'millpond:acquire': begins, 'millpond:release': ends, 'millpond:query': queries } = channels
 

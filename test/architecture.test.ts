@@ -7,7 +7,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 
 // Imports, those of types included, lead to a lower floor only. Within a folder that is one floor, they make no circle.
 const floors: readonly (readonly string[])[] = [
-  ['clock', 'deferred', 'deque', 'driver', 'histogram'],
+  ['channels', 'clock', 'deferred', 'deque', 'driver', 'histogram'],
   ['stats'],
   ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'signals'],
   ['watch', 'slot', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],
@@ -22,6 +22,7 @@ const floors: readonly (readonly string[])[] = [
     'broker/release',
     'broker/calm',
     'broker/bury',
+    'broker/call',
   ],
   ['driver-calls', 'permit-user', 'broker/'],
   ['pool'],
@@ -59,6 +60,7 @@ const pure = [
   'broker/calm',
   'broker/resize',
   'broker/bury',
+  'broker/call',
   'postgres/limit-sum',
 ]
 

@@ -1,4 +1,4 @@
-import { nextRipening } from '../../src/broker/allocation.ts'
+import { lookAgainAfter } from '../../src/broker/allocation.ts'
 import { at, state, stateOf } from '../../src/broker/layout.ts'
 import type { Ledger } from '../../src/broker/layout.ts'
 import { close, lifeOf, live, status } from '../../src/broker/ledger.ts'
@@ -14,8 +14,6 @@ import type { Identity } from '../../src/driver.ts'
 import type { Permit, Permits, PermitUser } from '../../src/permits.ts'
 import type { VirtualTime } from './virtual-time.ts'
 
-const longestTickMs = 100
-const shortestTickMs = 2
 const wakeMs = 0.03
 
 /**
@@ -59,7 +57,7 @@ export class Seat implements Permits {
 
   yields(permit: Permit, openedAt: number): boolean {
     if (!(permit instanceof SlotPermit)) return false
-    this.#host.openedAt = openedAt
+    this.#host.releases(permit, openedAt)
     this.#r.at = 'release'
     run(this.#r, this.#ledger, this.#host, phases)
     permit.forOthers = this.#r.yields
@@ -109,8 +107,7 @@ export class Seat implements Permits {
       this.#timer = undefined
       return
     }
-    const ms = Math.min(nextRipening(this.#r.view, this.#r.me), this.#host.move(), longestTickMs)
-    const due = this.#time.now() + Math.max(shortestTickMs, ms)
+    const due = this.#time.now() + lookAgainAfter(this.#r.view, this.#r.me, this.#host.move())
     if (this.#timer && this.#timer.at <= due) return
     this.#timer?.timer.cancel()
     const fire = (): void => {

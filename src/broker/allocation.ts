@@ -209,6 +209,15 @@ export function donorToWake(view: View, me: number, last: number = nobody): numb
   return nobody
 }
 
+/** While somebody lacks a connection, everything is looked at again at least this often, and at most that often. */
+export const longestTickMs = 100
+const shortestTickMs = 2
+
+/** How long a member that lacks connections waits before it looks again, unless it is woken; `move` is what one costs. */
+export function lookAgainAfter(view: View, me: number, move: number): number {
+  return Math.max(shortestTickMs, Math.min(nextRipening(view, me), move, longestTickMs))
+}
+
 /** How long until the next idle connection elsewhere is ripe for me; Infinity if none will be. */
 export function nextRipening(view: View, me: number): number {
   let next = Infinity

@@ -1,9 +1,11 @@
-import { header, memberOf, state, stateOf, wordOf } from './layout.ts'
+import { callPhases } from './call.ts'
+import type { CallPhase } from './call.ts'
+import { memberOf, state, stateOf, wordOf } from './layout.ts'
 import type { Ledger } from './layout.ts'
-import { clear, isAlive, live, lifeOf, nextLife, status, wake } from './ledger.ts'
+import { clear, live, lifeOf, nextLife, status } from './ledger.ts'
 
 /** Where a burial stands. Each phase is at most one access to shared memory. */
-export type BurialPhase = 'look' | 'mark' | 'sweep' | 'clear' | 'vacate' | 'call' | 'wake' | 'done'
+export type BurialPhase = 'look' | 'mark' | 'sweep' | 'clear' | 'vacate' | CallPhase
 
 /**
  * Clears away what a member has: by itself when it leaves, by the broker's thread when it has died.
@@ -63,18 +65,7 @@ export const burialPhases: Readonly<Record<BurialPhase, (b: Burial, ledger: Ledg
     b.at = 'call'
   },
 
-  call(b, ledger) {
-    if (b.cursor >= Atomics.load(ledger.words, header.rowsUsed)) b.at = 'done'
-    else if (isAlive(ledger, b.cursor)) b.at = 'wake'
-    else b.cursor++
-  },
-
-  wake(b, ledger) {
-    wake(ledger, b.cursor++)
-    b.at = 'call'
-  },
-
-  done() {},
+  ...callPhases,
 }
 
 /** Buries a member at once. */

@@ -1,5 +1,5 @@
-import { channel } from 'node:diagnostics_channel'
 import type { Channel } from 'node:diagnostics_channel'
+import { channelsOf } from '../channels.ts'
 import { debugs, print } from '../watch.ts'
 
 /**
@@ -28,15 +28,15 @@ export type BrokerEvent = {
   [K in keyof BrokerEvents]: { readonly type: K; readonly broker: string } & Readonly<BrokerEvents[K]>
 }[keyof BrokerEvents]
 
-const channels: { readonly [K in keyof BrokerEvents]: Channel } = {
-  'millpond:join': channel('millpond:join'),
-  'millpond:leave': channel('millpond:leave'),
-  'millpond:lost': channel('millpond:lost'),
-  'millpond:move': channel('millpond:move'),
-  'millpond:reap': channel('millpond:reap'),
-  'millpond:full': channel('millpond:full'),
-  'millpond:limit': channel('millpond:limit'),
-}
+const channels: { readonly [K in keyof BrokerEvents]: Channel } = channelsOf(
+  'millpond:join',
+  'millpond:leave',
+  'millpond:lost',
+  'millpond:move',
+  'millpond:reap',
+  'millpond:full',
+  'millpond:limit',
+)
 
 /** `make` is called only if somebody listens. */
 export function tell<K extends keyof BrokerEvents>(broker: string, type: K, make: () => BrokerEvents[K]): void {

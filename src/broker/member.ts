@@ -5,7 +5,7 @@ import type { Identity } from '../driver.ts'
 import { BrokerError } from '../errors.ts'
 import type { Permit, Permits, PermitUser } from '../permits.ts'
 import type { BrokerStats } from '../stats.ts'
-import { nextRipening } from './allocation.ts'
+import { longestTickMs, lookAgainAfter } from './allocation.ts'
 import { bury } from './bury.ts'
 import {
   changeMin,
@@ -30,10 +30,6 @@ import { isOutdated, runRelease } from './release.ts'
 import { phases } from './settle.ts'
 import { noStats, readStats } from './stats.ts'
 import { Wakes } from './wakes.ts'
-
-/** While somebody lacks a connection, everything is looked at again at least this often, and at most that often. */
-const longestTickMs = 100
-const shortestTickMs = 2
 
 /** What a member has once it has found its broker. */
 interface Place {
@@ -115,8 +111,7 @@ export class Member implements Permits {
     const place = this.#place
     if (!place || this.#phase !== 'joined' || !(permit instanceof SlotPermit)) return false
     const { r, host, seat } = place
-    host.openedAt = openedAt
-    host.releasing = permit.slot
+    host.releases(permit, openedAt)
     runRelease(r, seat.ledger, host, phases)
     permit.forOthers = r.yields
     return r.yields
@@ -238,10 +233,7 @@ export class Member implements Permits {
     if (!enrols && !lacks && !reaps) return this.#stopTimer()
     const now = this.#clock.now()
     let at = enrols ? now + longestTickMs : Infinity
-    if (lacks) {
-      const ms = Math.min(nextRipening(r.view, r.me), host.move(), longestTickMs)
-      at = now + Math.max(shortestTickMs, ms)
-    }
+    if (lacks) at = now + lookAgainAfter(r.view, r.me, host.move())
     if (reaps) at = Math.min(at, host.nextReapAt)
     if (at === Infinity) return this.#stopTimer()
     const timer = this.#timer

@@ -41,9 +41,8 @@ export class PoolHost implements Host {
   stopped = false
   /** True while the pool leaves: it cannot wait for a reaping any more. */
   leaving = false
-  /** The slot of the connection that is being released, and when that was opened. */
+  /** The slot of the connection that is being released. */
   releasing = 0
-  openedAt = 0
   /** An idle connection is being closed for others. */
   retiring = false
 
@@ -54,6 +53,8 @@ export class PoolHost implements Host {
   readonly #clock: Clock
   readonly #reap: PoolHostDetails['reap']
   readonly #seen = new Memory()
+  /** When the connection that is being released was opened. */
+  #openedAt = 0
   /** Since when connections are lacking that no waiter waits for, but `min`. */
   #lackingSince: number | undefined
 
@@ -111,8 +112,14 @@ export class PoolHost implements Host {
     return this.#user.opening
   }
 
+  /** What `releasing` and `openFor` speak of, until the next one. */
+  releases(permit: SlotPermit, openedAt: number): void {
+    this.releasing = permit.slot
+    this.#openedAt = openedAt
+  }
+
   get openFor(): number {
-    return this.#clock.now() - this.openedAt
+    return this.#clock.now() - this.#openedAt
   }
 
   get hasRoom(): boolean {

@@ -1,9 +1,10 @@
+import { callPhases } from './call.ts'
+import type { CallPhase } from './call.ts'
 import { header } from './layout.ts'
 import type { Ledger } from './layout.ts'
-import { isAlive, wake } from './ledger.ts'
 
 /** Where a change of the limit stands. Each phase is at most one access to shared memory. */
-export type ResizePhase = 'make room' | 'limit' | 'asks' | 'call' | 'wake' | 'done'
+export type ResizePhase = 'make room' | 'limit' | 'asks' | CallPhase
 
 /**
  * Another limit, said by the broker's thread. The permits of a ledger are its slots below the limit:
@@ -41,18 +42,7 @@ export const resizePhases: Readonly<Record<ResizePhase, (r: Resizing, ledger: Le
     r.at = 'call'
   },
 
-  call(r, ledger) {
-    if (r.cursor >= Atomics.load(ledger.words, header.rowsUsed)) r.at = 'done'
-    else if (isAlive(ledger, r.cursor)) r.at = 'wake'
-    else r.cursor++
-  },
-
-  wake(r, ledger) {
-    wake(ledger, r.cursor++)
-    r.at = 'call'
-  },
-
-  done() {},
+  ...callPhases,
 }
 
 /** Changes the limit at once; all members come to it in their own time. */

@@ -256,7 +256,7 @@ export function parseOptions<T extends Types>(
     session: {
       prepare: flag('prepare', given['prepare'] ?? parameters['prepare'], true),
       ...objectOrNothing(given, 'types'),
-      ...objectOrNothing(given, 'transform'),
+      ...objectOrNothing({ transform: propertiesOf(given['transform']) }, 'transform'),
       ...(parameters['debug'] === undefined ? {} : { debug: flag('debug', parameters['debug'], false) }),
       ...functionOrNothing(given, 'debug', [true, false]),
       ...functionOrNothing(given, 'onnotice'),
@@ -445,11 +445,14 @@ function flag(option: string, value: unknown, fallback: boolean): boolean {
   throw optionTypeError(option, `${option} must be true or false.`)
 }
 
+/** `postgres.toCamel` and its like are functions that have what is asked for as properties. */
+function propertiesOf(transform: unknown): unknown {
+  return typeof transform === 'function' ? Object.assign({}, transform) : transform
+}
+
 function objectOrNothing(given: Record<string, unknown>, option: string): Record<string, unknown> {
   const value = given[option]
   if (value === undefined) return {}
-  // `postgres.toCamel` and its like are functions that have what is asked for as properties.
-  if (option === 'transform' && typeof value === 'function') return { transform: Object.assign({}, value) }
   if (typeof value !== 'object' || value === null) throw optionTypeError(option, `${option} must be an object.`)
   return { [option]: value }
 }

@@ -1,5 +1,5 @@
-import { channel } from 'node:diagnostics_channel'
 import type { Channel } from 'node:diagnostics_channel'
+import { channelsOf } from '../channels.ts'
 
 /** What happens to the threads of a service's servers, each on its channel of `node:diagnostics_channel`. */
 export interface ServerEvents {
@@ -24,14 +24,14 @@ export type ServerEvent = {
   >
 }[keyof ServerEvents]
 
-const channels: { readonly [K in keyof ServerEvents]: Channel } = {
-  'millpond:server-start': channel('millpond:server-start'),
-  'millpond:server-ready': channel('millpond:server-ready'),
-  'millpond:server-exit': channel('millpond:server-exit'),
-  'millpond:server-restart': channel('millpond:server-restart'),
-  'millpond:server-failed': channel('millpond:server-failed'),
-  'millpond:server-reload': channel('millpond:server-reload'),
-}
+const channels: { readonly [K in keyof ServerEvents]: Channel } = channelsOf(
+  'millpond:server-start',
+  'millpond:server-ready',
+  'millpond:server-exit',
+  'millpond:server-restart',
+  'millpond:server-failed',
+  'millpond:server-reload',
+)
 
 /** `server` and `index` say whose thread it is. */
 export function tell<K extends keyof ServerEvents>(

@@ -306,7 +306,9 @@ describe(`Service.on('event')`, () => {
     for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
       if (!entry.name.endsWith('.ts')) continue
       const text = readFileSync(join(entry.parentPath, entry.name), 'utf8')
-      for (const [, name] of text.matchAll(/channel\('(millpond:[\w-]+)'\)/g)) found.add(name ?? '')
+      for (const [made] of text.matchAll(/\bchannel(?:sOf)?\([^()]*\)/g)) {
+        for (const [, name] of made.matchAll(/'(millpond:[\w-]+)'/g)) found.add(name ?? '')
+      }
     }
     expect(found.size).toBeGreaterThan(20)
     expect(found).toEqual(new Set([...defaultEvents, ...frequentEvents]))
