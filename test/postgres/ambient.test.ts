@@ -1,12 +1,13 @@
 import { EventEmitter } from 'node:events'
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { LeaseReleasedError } from '../../src/errors.ts'
-import { createPool } from '../../src/postgres/index.ts'
+import { deferred } from '../../src/deferred.ts'
 import type { PostgresPool, PostgresPoolOptions, PostgresSql } from '../../src/postgres/index.ts'
 import { rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { makePool, pidOf } from '../support/pool.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -14,27 +15,11 @@ beforeAll(async () => {
 })
 afterAll(() => db.drop())
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 3, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
-
-const pidOf = async (sql: PostgresSql): Promise<unknown> => (await sql`select pg_backend_pid() as pid`)[0]?.['pid']
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, { max: 3, ...options })
 
 /** The transaction that a query runs in; its own if it is in no other. */
 const xidOf = async (sql: PostgresSql): Promise<unknown> =>
   (await sql`select pg_current_xact_id()::text as x`)[0]?.['x']
-
-function signal(): { promise: Promise<void>; resolve: () => void } {
-  let resolve!: () => void
-  const promise = new Promise<void>((done) => {
-    resolve = done
-  })
-  return { promise, resolve }
-}
 
 describe('the ambient transaction', () => {
   test('PostgresPool.sql inside a transaction runs in it, in every form', async () => {
@@ -116,7 +101,7 @@ describe('the ambient transaction', () => {
     const before = pool.sql`select pg_current_xact_id()::text as x`
     let inside: PromiseLike<unknown> | undefined
     let late: PromiseLike<unknown> | undefined
-    const out = signal()
+    const out = deferred<void>()
     let running: Promise<unknown> | undefined
     await pool.transaction(async (sql) => {
       const xid = await xidOf(sql)
@@ -133,7 +118,7 @@ describe('the ambient transaction', () => {
   test('PostgresPool.sql left behind in a transaction rejects after its end, and says how to leave it', async () => {
     const pool = make()
     await pool.sql`create table left_behind (a int)`
-    const ended = signal()
+    const ended = deferred<void>()
     const left: Promise<Error & { code?: string }>[] = []
     const behind = (run: () => PromiseLike<unknown>): void => void left.push(rejection(ended.promise.then(run)))
     await pool.transaction(async (sql) => {

@@ -12,6 +12,7 @@ import type { PoolEvent } from '../../src/watch.ts'
 import { rejection, tcpServer } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { makePool } from '../support/pool.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -19,13 +20,7 @@ beforeAll(async () => {
 })
 afterAll(() => db.drop())
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 3, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, { max: 3, ...options })
 
 const listeningPids = async (): Promise<number[]> =>
   (await db.sessions()).filter(({ query }) => /^listen /i.test(query)).map(({ pid }) => pid)

@@ -17,6 +17,7 @@ import type { PostgresPool, PostgresPoolOptions } from '../../src/postgres/index
 import { rejection, tcpServer } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { makePool } from '../support/pool.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -24,18 +25,10 @@ beforeAll(async () => {
 })
 afterAll(() => db.drop())
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 2, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, options)
 
 const running = async (text: string): Promise<number | undefined> =>
   (await db.sessions()).find(({ state, query }) => state === 'active' && query.includes(text))?.pid
-
-const runs = (text: string): Promise<void> => until(async () => (await running(text)) !== undefined, text)
 
 async function kill(pool: PostgresPool): Promise<void> {
   await db.admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${db.name}`
@@ -123,7 +116,7 @@ describe('PostgresPool.sql', () => {
     second.cancel()
     expect((await errors[1])?.code).toBe('57014')
     await until(() => pool.stats().waiting === 0)
-    await runs('pg_sleep(60)')
+    await db.toRun('pg_sleep(60)')
     first.cancel()
     expect((await errors[0])?.code).toBe('57014')
     expect([...(await pool.sql`select 3 as three`)]).toEqual([{ three: 3 }])
@@ -133,7 +126,7 @@ describe('PostgresPool.sql', () => {
   test('PostgresPool.sql goes on after the server has ended all sessions', async () => {
     const pool = make()
     const lost = rejection(pool.sql`select pg_sleep(60)`)
-    await runs('pg_sleep(60)')
+    await db.toRun('pg_sleep(60)')
     await kill(pool)
     expect(await lost).toMatchObject({ code: 'ERR_CONNECTION_LOST', cause: { code: '57P01' } })
     expect([...(await pool.sql`select 1 as one`)]).toEqual([{ one: 1 }])
@@ -226,7 +219,7 @@ describe('PostgresLease', () => {
     const lease = await pool.acquire()
     const insert = lease.sql`insert into late select 1 from pg_sleep(0.05)`.execute()
     await until(() => pool.stats().leased === 1)
-    await runs('insert into late')
+    await db.toRun('insert into late')
     await lease.release()
     await insert
     expect((await pool.sql`select count(*)::int as n from late`)[0]).toEqual({ n: 1 })
@@ -249,7 +242,7 @@ describe('PostgresLease', () => {
     const pool = make()
     const lease = await pool.acquire()
     const error = rejection(lease.sql`select pg_sleep(60)`)
-    await runs('pg_sleep(60)')
+    await db.toRun('pg_sleep(60)')
     lease.cancel()
     expect((await error).code).toBe('57014')
     expect([...(await lease.sql`select 1 as one`)]).toEqual([{ one: 1 }])
@@ -330,7 +323,7 @@ describe('PostgresPool.transaction()', () => {
     let left: ReturnType<typeof rejection> | undefined
     const attempt = pool.transaction(async (sql) => {
       left = rejection(sql`select pg_sleep(60)`)
-      await runs('pg_sleep(60)')
+      await db.toRun('pg_sleep(60)')
       throw broken
     })
     expect(await rejection(attempt)).toBe(broken)
@@ -430,7 +423,7 @@ describe('PostgresPool and a session whose end was not seen', () => {
     const first = await pool.acquire()
     const second = await pool.acquire()
     const lost = rejection(first.sql`select pg_sleep(60), 'orphan'`)
-    await runs('orphan')
+    await db.toRun('orphan')
     await second.release()
     sockets[0]?.resetAndDestroy()
     expect(await lost).toBeInstanceOf(ConnectionLostError)
@@ -457,7 +450,7 @@ describe('PostgresPool.close()', () => {
     const pool = make()
     const lease = await pool.acquire()
     const error = rejection(lease.sql`select pg_sleep(60)`)
-    await runs('pg_sleep(60)')
+    await db.toRun('pg_sleep(60)')
     expect(await pool.close({ timeoutMs: 50 })).toEqual({ revoked: 1 })
     expect(await error).toBeInstanceOf(ConnectionLostError)
     expect(await db.sessions()).toEqual([])

@@ -4,12 +4,12 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, expectTypeOf, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/clock.ts'
-import { createPool } from '../../src/postgres/index.ts'
 import type { PostgresPool, PostgresPoolOptions } from '../../src/postgres/index.ts'
 import type { PoolEvent } from '../../src/watch.ts'
 import { rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { makePool } from '../support/pool.ts'
 
 type QueryEvent = Extract<PoolEvent, { type: 'millpond:query' }>
 
@@ -19,13 +19,7 @@ beforeAll(async () => {
 })
 afterAll(() => db.drop())
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 2, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, options)
 
 /** Hears the channel until the end of the test. */
 function hear(): QueryEvent[] {

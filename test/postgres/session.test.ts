@@ -1,18 +1,17 @@
 import { connect } from 'node:net'
-import { afterAll, beforeAll, describe, expect, expectTypeOf, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, expectTypeOf, test } from 'vitest'
 import { ConnectionLostError, LeaseReleasedError, TransactionOutcomeUnknownError } from '../../src/errors.ts'
-import { createPool } from '../../src/postgres/index.ts'
 import type {
   PostgresPool,
   PostgresPoolOptions,
   PostgresSession,
-  PostgresSql,
   SessionOptions,
   TransactionSql,
 } from '../../src/postgres/index.ts'
 import { rejection, tcpServer } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { insert, makePool, makeTable } from '../support/pool.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -20,35 +19,12 @@ beforeAll(async () => {
 })
 afterAll(() => db.drop())
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 2, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
-
-let tables = 0
-
-async function table(pool: PostgresPool): Promise<{ name: string; read: () => Promise<unknown[]> }> {
-  const name = `u${++tables}`
-  await pool.sql.unsafe(`create table ${name} (a int primary key)`)
-  return {
-    name,
-    read: async () => (await pool.sql.unsafe(`select a from ${name} order by a`)).map((row) => row['a'] as unknown),
-  }
-}
-
-const insert = (sql: PostgresSql, name: string, a: number): PromiseLike<unknown> =>
-  sql`insert into ${sql(name)} values (${a})`
-
-const seenToRun = (text: string): Promise<void> =>
-  until(async () => (await db.sessions()).some(({ state, query }) => state === 'active' && query.includes(text)), text)
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, options)
 
 describe('PostgresSession', () => {
   test('PostgresPool.session() acquires nothing before its first query, and nothing at all without one', async () => {
     const pool = make({ max: 1 })
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const { acquires } = pool.stats()
     for (const end of ['commit', 'rollback', 'dispose'] as const) {
       const session = pool.session()
@@ -66,7 +42,7 @@ describe('PostgresSession', () => {
 
   test('PostgresSession is rolled back unless committed, also when its block throws', async () => {
     const pool = make({ max: 1 })
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     {
       await using session = pool.session()
       await insert(session.sql, name, 1)
@@ -96,7 +72,7 @@ describe('PostgresSession', () => {
 
   test('PostgresSession.run() is ambient inside, and neither commits nor rolls back', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     await using session = pool.session()
     await session.run(async (sql) => {
       await Promise.all([insert(pool.sql, name, 1), insert(sql, name, 2)])
@@ -114,7 +90,7 @@ describe('PostgresSession', () => {
 
   test('PostgresSession is dead after its end', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     for (const end of ['commit', 'rollback'] as const) {
       const session = pool.session()
       let made: PromiseLike<unknown> | undefined
@@ -137,7 +113,7 @@ describe('PostgresSession', () => {
 
   test('PostgresSession.commit() twice commits once; rollback() after it is refused', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const session = pool.session()
     await insert(session.sql, name, 1)
     const first = session.commit()
@@ -151,7 +127,7 @@ describe('PostgresSession', () => {
 
   test('PostgresSession.rollback() may be called again; commit() after it is refused', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const session = pool.session()
     await insert(session.sql, name, 1)
     await Promise.all([session.rollback(), session.rollback()])
@@ -163,7 +139,7 @@ describe('PostgresSession', () => {
 
   test('PostgresSession.commit() rejects with what has failed the transaction, which is rolled back', async () => {
     const pool = make({ max: 1 })
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     {
       await using session = pool.session()
       await insert(session.sql, name, 1)
@@ -183,14 +159,14 @@ describe('PostgresSession', () => {
 
   test('PostgresSession.commit() lets what was run finish; rollback() cancels it', async () => {
     const pool = make({ max: 1 })
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const first = pool.session()
     void first.sql`insert into ${first.sql(name)} select 1 from pg_sleep(0.02)`.execute()
     await until(() => pool.stats().leased === 1)
     await first.commit()
     const second = pool.session()
     const cancelled = rejection(second.sql`select pg_sleep(60), 'cancelled'`)
-    await seenToRun("'cancelled'")
+    await db.toRun("'cancelled'")
     await second.rollback()
     expect((await cancelled).code).toBe('57014')
     expect(await read()).toEqual([1])
@@ -218,11 +194,11 @@ describe('PostgresSession', () => {
 
   test('PostgresSession runs nothing outside of its transaction when its session is ended', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     await using session = pool.session()
     await insert(session.sql, name, 1)
     const running = rejection(session.sql`select pg_sleep(60), 'ended'`)
-    await seenToRun("'ended'")
+    await db.toRun("'ended'")
     await db.admin`select pg_terminate_backend(pid) from pg_stat_activity where query like ${"%'ended'%"} and datname = ${db.name}`
     expect(await running).toBeInstanceOf(ConnectionLostError)
     expect(await rejection(insert(session.sql, name, 2))).toBeInstanceOf(ConnectionLostError)
@@ -234,13 +210,13 @@ describe('PostgresSession', () => {
 
   test('PostgresSession ends with its signal, and at its deadline', async () => {
     const pool = make({ max: 1 })
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const controller = new AbortController()
     const reason = new Error('enough')
     const first = pool.session({ signal: controller.signal })
     await insert(first.sql, name, 1)
     const running = rejection(first.sql`select pg_sleep(60), 'signal'`)
-    await seenToRun("'signal'")
+    await db.toRun("'signal'")
     controller.abort(reason)
     expect((await running).code).toBe('57014')
     expect(await rejection(first.commit())).toBe(reason)

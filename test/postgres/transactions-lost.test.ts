@@ -1,11 +1,11 @@
 import { connect } from 'node:net'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConnectionLostError, TransactionOutcomeUnknownError } from '../../src/errors.ts'
-import { createPool } from '../../src/postgres/index.ts'
-import type { PostgresPool, PostgresPoolOptions, PostgresSql } from '../../src/postgres/index.ts'
+import type { PostgresPool, PostgresPoolOptions } from '../../src/postgres/index.ts'
 import { rejection, tcpServer } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { insert, makePool } from '../support/pool.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -67,13 +67,7 @@ async function gate(): Promise<Gate> {
   }
 }
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 2, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, options)
 
 let tables = 0
 
@@ -87,9 +81,6 @@ async function table(): Promise<{ name: string; read: () => Promise<unknown[]> }
     read: async () => (await other.sql.unsafe(`select a from ${name} order by a`)).map((row) => row['a'] as unknown),
   }
 }
-
-const insert = (sql: PostgresSql, name: string, a: number): PromiseLike<unknown> =>
-  sql`insert into ${sql(name)} values (${a})`
 
 /** Ends the session that is in a transaction, or runs this text. */
 async function terminate(text: string): Promise<void> {

@@ -1,13 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { LeaseReleasedError, TransactionOutcomeUnknownError } from '../../src/errors.ts'
-import { createPool } from '../../src/postgres/index.ts'
+import { deferred } from '../../src/deferred.ts'
 import type { PostgresPool, PostgresPoolOptions, PostgresSql, TransactionSql } from '../../src/postgres/index.ts'
 import { rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { insert, makePool, makeTable } from '../support/pool.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -15,43 +16,12 @@ beforeAll(async () => {
 })
 afterAll(() => db.drop())
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 2, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
-
-let tables = 0
-
-async function table(pool: PostgresPool): Promise<{ name: string; read: () => Promise<unknown[]> }> {
-  const name = `s${++tables}`
-  await pool.sql.unsafe(`create table ${name} (a int primary key)`)
-  return {
-    name,
-    read: async () => (await pool.sql.unsafe(`select a from ${name} order by a`)).map((row) => row['a'] as unknown),
-  }
-}
-
-const insert = (sql: PostgresSql, name: string, a: number): PromiseLike<unknown> =>
-  sql`insert into ${sql(name)} values (${a})`
-
-const seenToRun = (text: string): Promise<void> =>
-  until(async () => (await db.sessions()).some(({ state, query }) => state === 'active' && query.includes(text)), text)
-
-function signal(): { promise: Promise<void>; resolve: () => void } {
-  let resolve!: () => void
-  const promise = new Promise<void>((done) => {
-    resolve = done
-  })
-  return { promise, resolve }
-}
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, options)
 
 describe('savepoints', () => {
   test('savepoint() and pool.transaction() nest in each other, and undo themselves alone', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const no = new Error('no')
     await pool.transaction(async (sql) => {
       await insert(sql, name, 1)
@@ -75,7 +45,7 @@ describe('savepoints', () => {
 
   test('savepoints side by side take turns, and so do queries beside them', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     await pool.transaction(async (sql) => {
       const results = await Promise.allSettled([
         insert(sql, name, 1),
@@ -101,7 +71,7 @@ describe('savepoints', () => {
 
   test('savepoint() includes what the tags around it run inside of it, and queries that were made before', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     await pool.transaction(async (outer) => {
       const made = insert(outer, name, 1)
       const broken = outer.savepoint(async (middle) => {
@@ -121,14 +91,14 @@ describe('savepoints', () => {
 
   test('savepoint() that throws cancels what it left running, and the transaction goes on', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
-    const ended = signal()
+    const { name, read } = await makeTable(pool)
+    const ended = deferred<void>()
     const left: Promise<Error & { code?: string }>[] = []
     await pool.transaction(async (sql) => {
       const inner = sql.savepoint(async (own) => {
         left.push(rejection(own`select pg_sleep(60), 'left'`), rejection(insert(own, name, 1)))
         left.push(rejection(ended.promise.then(() => insert(own, name, 2))))
-        await seenToRun("'left'")
+        await db.toRun("'left'")
         throw new Error('no')
       })
       expect((await rejection(inner)).message).toBe('no')
@@ -146,9 +116,9 @@ describe('savepoints', () => {
 
   test('savepoint() ends with the transaction around it', async () => {
     const pool = make({ max: 1 })
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const no = new Error('no')
-    const ended = signal()
+    const ended = deferred<void>()
     let late: Promise<Error> | undefined
     let inner: Promise<Error> | undefined
     const attempt = pool.transaction(async (sql) => {
@@ -173,7 +143,7 @@ describe('savepoints', () => {
 
   test('savepoint() that is given up while it waits for its turn leaves the turn to the next one', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     await pool.transaction(async (sql) => {
       const controller = new AbortController()
       let called = false
@@ -198,7 +168,7 @@ describe('savepoints', () => {
 
   test('savepoint() of a lazy transaction begins both with its first query', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const { acquires } = pool.stats()
     await pool.transaction(
       async (sql) => {
@@ -231,7 +201,7 @@ describe('savepoints', () => {
 describe('streams in transactions', () => {
   test('transaction() copies in and out, and goes on after a cursor that was left', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     await pool.transaction(async (sql) => {
       await pipeline(Readable.from(['1\n', '2\n']), await sql.unsafe(`copy ${name} from stdin`).writable())
       for await (const rows of pool.sql`select a from ${sql(name)}`.cursor(1)) {
@@ -249,7 +219,7 @@ describe('streams in transactions', () => {
 
   test('transaction() refuses what would wait for the reader of a cursor, who waits for it', async () => {
     const pool = make()
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     await pool.transaction(async (sql) => {
       const errors: unknown[] = []
       for await (const rows of pool.sql`select generate_series(1, 2) as a`.cursor(1)) {
@@ -272,7 +242,7 @@ describe('streams in transactions', () => {
 
   test('transaction() does not commit with a stream of it still open, of a savepoint neither', async () => {
     const pool = make({ max: 2 })
-    const { name, read } = await table(pool)
+    const { name, read } = await makeTable(pool)
     const open = async (sql: PostgresSql): Promise<void> => {
       const writable = await sql.unsafe(`copy ${name} from stdin`).writable()
       writable.on('error', () => undefined)
@@ -332,7 +302,7 @@ const thrown = new Error('thrown')
 
 test(`transactions and savepoints leave in a table what a model of them says (SEED=${seed})`, async () => {
   const pool = make({ max: 4, connection: { client_min_messages: 'error' } })
-  const { name } = await table(pool)
+  const { name } = await makeTable(pool)
   let last = 0
   const unexpected: unknown[] = []
 

@@ -1,6 +1,5 @@
-import { afterAll, beforeAll, describe, expect, expectTypeOf, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, expectTypeOf, test } from 'vitest'
 import { AcquireTimeoutError, LeaseReleasedError } from '../../src/errors.ts'
-import { createPool } from '../../src/postgres/index.ts'
 import type {
   PostgresPool,
   PostgresPoolOptions,
@@ -11,6 +10,7 @@ import type {
 import { rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { insert, makePool, pidOf } from '../support/pool.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -18,13 +18,7 @@ beforeAll(async () => {
 })
 afterAll(() => db.drop())
 
-function make(options: PostgresPoolOptions = {}): PostgresPool {
-  const pool = createPool(db.url, { max: 2, ...options })
-  onTestFinished(async () => {
-    await pool.close({ timeoutMs: 100 })
-  })
-  return pool
-}
+const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, options)
 
 let tables = 0
 
@@ -36,14 +30,6 @@ async function table(pool: PostgresPool): Promise<{ name: string; read: () => Pr
     (await pool.outside(() => pool.sql.unsafe(`select a from ${name} order by a`))).map((row) => row['a'] as unknown)
   return { name, read }
 }
-
-const insert = (sql: PostgresSql, name: string, a: number): PromiseLike<unknown> =>
-  sql`insert into ${sql(name)} values (${a})`
-
-const pidOf = async (sql: PostgresSql): Promise<unknown> => (await sql`select pg_backend_pid() as pid`)[0]?.['pid']
-
-const runs = (text: string): Promise<void> =>
-  until(async () => (await db.sessions()).some(({ state, query }) => state === 'active' && query.includes(text)), text)
 
 /** The server fails the transaction as if it stood in another one's way. */
 const conflict = (sql: PostgresSql, code = '40001'): PromiseLike<unknown> =>
@@ -432,7 +418,7 @@ describe('transaction({ signal, timeoutMs })', () => {
       },
       { signal: controller.signal },
     )
-    await runs('aborted')
+    await db.toRun('aborted')
     controller.abort(reason)
     expect(await rejection(attempt)).toBe(reason)
     expect(await inside).toEqual(['57014', expect.any(LeaseReleasedError), expect.any(LeaseReleasedError)])

@@ -13,6 +13,8 @@ export interface TestDatabase extends AsyncDisposable {
   sessions(): Promise<readonly Session[]>
   /** Waits until the server has as many sessions on this database as `count` says. */
   sessionsToBe(count: number): Promise<void>
+  /** Waits until a session is at work at a statement with this in it. */
+  toRun(text: string): Promise<void>
   drop(): Promise<void>
 }
 
@@ -47,6 +49,11 @@ export async function createDatabase(): Promise<TestDatabase> {
     async sessionsToBe(count) {
       await until(async () => (await sessions()).length === count, `${count} sessions`)
     },
+    toRun: (text) =>
+      until(
+        async () => (await sessions()).some(({ state, query }) => state === 'active' && query.includes(text)),
+        text,
+      ),
     drop,
     [Symbol.asyncDispose]: drop,
   }
