@@ -126,7 +126,10 @@ export interface Shown {
   opening: number
 }
 
-/** What the protocol asks of, and does to, the pool and the thread around it. Nothing here reads a slot or a row. */
+/**
+ * What the protocol asks of, and does to, the pool and the thread around it. Nothing here touches a word that the
+ * crossing of two members rests on: what `heard`, `hasRoom` and `mayTakeFree` read or write are hints.
+ */
 export interface Host {
   /** The time, as the ledger keeps it. */
   now(): number

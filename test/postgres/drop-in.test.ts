@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -494,13 +495,15 @@ const cases: readonly Case[] = [
     run: async (sql) => {
       const heard: string[] = []
       let ready = 0
+      // The two of a pair run side by side on one server.
+      const channel = `news ${randomUUID()}`
       const listener = await sql.listen(
-        'news',
+        channel,
         (payload) => void heard.push(payload),
         () => void ready++,
       )
-      const again = await sql.listen('news', (payload) => void heard.push(`again ${payload}`))
-      await sql.notify('news', 'first')
+      const again = await sql.listen(channel, (payload) => void heard.push(`again ${payload}`))
+      await sql.notify(channel, 'first')
       await until(() => heard.length === 2)
       await listener.unlisten()
       await again.unlisten()
