@@ -63,6 +63,11 @@ export class Lease<C> implements AsyncDisposable {
     return at !== state.closing && at !== state.gone
   }
 
+  /** @internal It is meant to be held for as long as it takes: no leak. */
+  keep(): void {
+    if (!this.#released) this.#slot.leaked = true
+  }
+
   /** Whether `release()` or `destroy()` has been called. */
   get released(): boolean {
     return this.#released

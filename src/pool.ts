@@ -202,8 +202,12 @@ export class Pool<C> implements AsyncDisposable {
     this.#enrol()
     if (this.#core.refusal) throw this.#core.refusal
     let slot = this.#core.take(this.#coarseNow())
-    while (slot && !this.#isWelcome(slot)) slot = this.#core.take(this.#coarseNow())
-    if (slot) return this.#lend(slot, this.#trace())
+    while (slot) {
+      const welcome = this.#welcomes(slot)
+      if (welcome === true) return this.#lend(slot, this.#trace())
+      // It would take its time over the next one, too.
+      slot = welcome === 'later' ? undefined : this.#core.take(this.#coarseNow())
+    }
     if (this.#core.actions.length > 0) this.#act(true)
     return undefined
   }
@@ -310,7 +314,7 @@ export class Pool<C> implements AsyncDisposable {
   }
 
   /** Whether `onAcquire` lets it pass at once. One that it takes its time over is somebody else's, or idle, afterwards. */
-  #isWelcome(slot: Slot<C>): boolean {
+  #welcomes(slot: Slot<C>): boolean | 'later' {
     const { onAcquire } = this.#hooks
     if (!onAcquire) return true
     let answer: unknown
@@ -321,19 +325,18 @@ export class Pool<C> implements AsyncDisposable {
       answer = false
     }
     if (answer === false) this.#core.destroy(slot, 'refused')
-    else if (isPromise(answer)) {
-      this.#core.resetting(slot)
-      const settle = (refused: boolean): void => {
-        if (refused) this.#core.destroy(slot, 'refused')
-        this.#released(slot)
-        this.#act(true)
-      }
-      answer.then(
-        (value) => settle(value === false),
-        () => settle(true),
-      )
-    } else return true
-    return false
+    if (!isPromise(answer)) return answer !== false
+    this.#core.resetting(slot)
+    const settle = (refused: boolean): void => {
+      if (refused) this.#core.destroy(slot, 'refused')
+      this.#released(slot)
+      this.#act(true)
+    }
+    answer.then(
+      (value) => settle(value === false),
+      () => settle(true),
+    )
+    return 'later'
   }
 
   #holdingOf(lease: Lease<C>): Omit<Holding, 'outer'> {

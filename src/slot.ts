@@ -68,7 +68,7 @@ export class Slot<C> implements Linked<Slot<C>> {
   back = false
   /** Where it was acquired, while leaks are looked for. */
   trace: Error | undefined
-  /** Reported as a leak already. */
+  /** Reported as a leak already, or meant to be held. */
   leaked = false
   /** While checking: whom the connection is for. Undefined if the waiter has left meanwhile. */
   waiter: Waiter<Slot<C>> | undefined

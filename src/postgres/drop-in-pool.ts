@@ -65,7 +65,6 @@ class DropInPool implements FaceHouse {
   readonly #transactions: Transactions
   readonly #manyConnections: boolean
   #listeners: { readonly pool: Pool<Connection>; readonly listening: Listening } | undefined
-  #heard: Connection | undefined
   #running = 0
   #ending: Promise<void> | undefined
   #endsAt = Infinity
@@ -134,8 +133,7 @@ class DropInPool implements FaceHouse {
       // Whoever listens expects to be there, as with any open connection of postgres.js.
       const options = { onGap: again, keepAlive: true }
       const listener = await listening.listen(channel, (payload) => fn(payload), options)
-      const identity = this.#heard?.identity
-      return { state: identity && { pid: identity.pid, secret: identity.secret }, unlisten: () => listener.unlisten() }
+      return { state: listening.state, unlisten: () => listener.unlisten() }
     })
   }
 
@@ -254,11 +252,7 @@ class DropInPool implements FaceHouse {
       clock,
       watch: new Watch(pool.name, log),
       acquireTimeoutMs,
-      acquire: async (wanted) => {
-        const lease = await pool.acquire(wanted)
-        this.#heard = lease.connection
-        return lease
-      },
+      acquire: (wanted) => pool.acquire(wanted),
       reserve: noop,
     })
     return { pool, listening }

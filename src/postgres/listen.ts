@@ -3,6 +3,7 @@ import type { Clock, Timer } from '../clock.ts'
 import { DeadlineError, withinDeadline } from '../deadline.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
+import type { Identity } from '../driver.ts'
 import { ConnectionLostError, PoolClosedError, messageOf } from '../errors.ts'
 import type { Lease } from '../lease.ts'
 import type { AcquireOptions } from '../pool.ts'
@@ -106,6 +107,8 @@ export class Listening {
   readonly #entries = new Map<string, Set<Entry>>()
   readonly #backoff = new Backoff(Math.random)
   #session: Session | undefined
+  /** That of the last session there was. */
+  #identity: Identity | undefined
   #gap: { readonly since: number; readonly cause: unknown; missed: readonly Entry[] } | undefined
   #reserved = false
   #closed = false
@@ -137,6 +140,11 @@ export class Listening {
     this.#settle()
     await entry.ready.promise
     return new PostgresListener(channel, () => this.#leave(entry))
+  }
+
+  /** The session that listens, as postgres.js shows it: once somebody has been heard. */
+  get state(): { readonly pid: number; readonly secret: number } | undefined {
+    return this.#identity && { pid: this.#identity.pid, secret: this.#identity.secret }
   }
 
   /** Leaves the connection for a new one, as after a loss. */
@@ -305,7 +313,9 @@ export class Listening {
       await lease.release()
       throw error
     }
+    lease.keep()
     const { connection } = lease
+    this.#identity = connection.identity
     const session = { lease, connection, channels: new Set<string>() }
     this.#session = session
     connection.hearing = {

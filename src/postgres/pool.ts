@@ -335,7 +335,10 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
         const lease = await this.#acquire()
         return { sql: new PostgresLease(lease, template).sql, release: () => lease.release() }
       },
-      listen: (channel, fn, onGap) => this.listen(channel, (payload) => fn(payload), { onGap }),
+      listen: async (channel, fn, onGap) => {
+        const listener = await this.listen(channel, (payload) => fn(payload), { onGap })
+        return { state: this.#listening.state, unlisten: () => listener.unlisten() }
+      },
       largeObject: (oid, mode) => this.#largeObject(oid, mode),
       end: (timeoutMs) => this.close(timeoutMs === undefined ? {} : { timeoutMs }),
       close: async () => {

@@ -106,14 +106,23 @@ describe('onAcquire', () => {
 
   test('Pool.tryAcquire() lends what onAcquire lets pass at once, and nothing that it takes its time over', async () => {
     let answer: unknown = true
-    const { pool } = rig({ onAcquire: () => answer })
+    let asked = 0
+    const { pool } = rig({
+      onAcquire: () => {
+        asked++
+        return answer
+      },
+    })
     const both = [await pool.acquire(), await pool.acquire()]
     for (const lease of both) await lease.release()
+    asked = 0
     const lease = pool.tryAcquire()
     expect(lease).toBeDefined()
     await lease?.release()
     answer = Promise.resolve(true)
     expect(pool.tryAcquire()).toBeUndefined()
+    // The lease of before, and one of the two: the other one would take as long.
+    expect(asked).toBe(2)
     await settled()
     expect(pool.stats()).toMatchObject({ idle: 2, leased: 0 })
     answer = false

@@ -243,6 +243,9 @@ describe('the other members of PoolSql', () => {
     )
     await pool.sql.notify('news', 'one')
     await until(() => heard.length === 1)
+    // Whose session it is: as in postgres.js.
+    const session = (await db.sessions()).find(({ query }) => /^listen/i.test(query))
+    expect(listener.state).toEqual({ pid: session?.pid, secret: expect.any(Number) })
     await listener.unlisten()
     expect([heard, ready]).toEqual([['one'], 1])
   })

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, expectTypeOf, onTestFinished, te
 import { createBroker } from '../../src/index.ts'
 import { createPool } from '../../src/postgres/index.ts'
 import type { ListenGap, PostgresListener, PostgresPool, PostgresPoolOptions } from '../../src/postgres/index.ts'
+import { FakeClock } from '../../src/testing/index.ts'
 import type { PoolEvent } from '../../src/watch.ts'
 import { rejection, tcpServer } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
@@ -139,6 +140,21 @@ describe('PostgresPool.listen()', () => {
     await Promise.all([...alive.keys()].map((listener) => listener.unlisten()))
     await until(() => pool.stats().leased === 0)
     expect(pool.stats().min).toBe(0)
+  })
+
+  test('PostgresPool.listen() is no leak, however long it lasts', async () => {
+    const clock = new FakeClock()
+    const { seen, log } = events()
+    const pool = make({ clock, log, leakAfterMs: 1_000 })
+    const leaks = (): unknown[] => seen.filter(({ type }) => type === 'millpond:leak')
+    await pool.listen('long', () => undefined)
+    await clock.advance(5_000)
+    expect(leaks()).toEqual([])
+    const lease = await pool.acquire()
+    await clock.advance(5_000)
+    expect(leaks()).toHaveLength(1)
+    expect(pool.stats().leaks).toBe(1)
+    await lease.release()
   })
 
   test('PostgresPool.listen() refuses what cannot be', async () => {
