@@ -25,6 +25,17 @@ const cancelAgainMs = 250
 
 export type Row = Record<string, unknown>
 
+interface AskOptions {
+  readonly parameters?: readonly unknown[]
+  readonly signal?: AbortSignal | undefined
+  readonly told?: boolean
+}
+
+interface Asked {
+  readonly rows: Promise<readonly Row[]>
+  readonly task: Task
+}
+
 /** Whoever listens on a connection. */
 export interface Hearing {
   notified(channel: string, payload: string): void
@@ -68,6 +79,7 @@ export class Connection {
     this.#wire = wire
     this.#inner = inner
     this.#address = address
+    inner.told = () => this.#current?.told ?? false
     this.identity = { pid: wire.frames.pid, secret: wire.frames.secret, tag }
     wire.listen({
       arrived: () => this.#arrived(),
@@ -168,20 +180,16 @@ export class Connection {
 
   /** Runs a statement of the pool's own. The signal ends the waiting, not the statement. */
   async ask(text: string, parameters: readonly unknown[] = [], signal?: AbortSignal): Promise<readonly Row[]> {
-    return await this.askTask(text, parameters, signal).rows
+    return await this.askTask(text, { parameters, signal }).rows
   }
 
-  /** As `ask`; the task tells whether the statement went out. */
-  askTask(
-    text: string,
-    parameters: readonly unknown[] = [],
-    signal?: AbortSignal,
-  ): { rows: Promise<readonly Row[]>; task: Task } {
+  /** As `ask`; the task tells whether the statement went out. `told`: the option `debug` hears of it. */
+  askTask(text: string, { parameters = [], signal, told = false }: AskOptions = {}): Asked {
     const query = this.#inner.unsafe(text, parameters)
     // Marked as executed: `then` is to wait for it, not to start it.
     query.executed = true
     const rows = orAborted<readonly Row[]>(query, signal)
-    return { rows, task: this.run(query, { own: true }) }
+    return { rows, task: this.run(query, { own: true, told }) }
   }
 
   /** Resolves when it is idle; rejects when it is lost, or with the signal's reason. */

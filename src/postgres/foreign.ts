@@ -18,7 +18,7 @@ const foreign: Readonly<Record<string, string>> = {
   socket: 'the pool dials by itself',
   max_pipeline: 'a connection answers one query at a time',
   onclose: 'use onClose, or the channel "millpond:close"',
-  onnotify: 'it is not supported yet',
+  onnotify: 'use pool.listen()',
   publications: 'it is not supported',
   no_subscribe: 'it is not supported',
   no_prepare: 'use prepare: false',

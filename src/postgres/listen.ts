@@ -419,7 +419,12 @@ export class Listening {
 /** A statement of the pool's own: it leaves no traces for a reset to see. */
 async function ask({ connection }: Session, text: string, clock: Clock, keepAlive = true): Promise<void> {
   try {
-    await withinDeadline((signal) => connection.ask(text, [], signal), { clock, ms: answerMs, keepAlive })
+    const told = text !== ''
+    await withinDeadline((signal) => connection.askTask(text, { signal, told }).rows, {
+      clock,
+      ms: answerMs,
+      keepAlive,
+    })
   } catch (error) {
     throw error instanceof DeadlineError ? new ConnectionLostError(error) : error
   }

@@ -218,7 +218,7 @@ export class Scope implements Surrounding {
     try {
       await this.#ground.enter(this.#entering.signal)
       this.#entered = true
-      await this.connection.ask(statements.begin)
+      await this.connection.askTask(statements.begin, { told: true }).rows
       this.#turns.open()
     } catch (error) {
       this.#dead ??= { error }
@@ -299,7 +299,7 @@ export class Scope implements Surrounding {
   async #commit(signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted()
     const { statements, outermost } = this.#ground
-    const { rows, task } = this.connection.askTask(statements.commit)
+    const { rows, task } = this.connection.askTask(statements.commit, { told: true })
     const tooLate = outermost && signal ? new AbortController() : undefined
     let timer: Timer | undefined
     const onAbort = (): void => {
@@ -346,7 +346,7 @@ export class Scope implements Surrounding {
         await connection.whenIdle()
       }
       ;({ connection } = this.#ground)
-      if (connection.status !== 'I') await connection.ask(statements.rollback)
+      if (connection.status !== 'I') await connection.askTask(statements.rollback, { told: true }).rows
     } catch (error) {
       // Those around would wait for it.
       if (codeOf(error) === 'ERR_UNFINISHED' && !outermost) this.#ground.ruin(error as Error)

@@ -10,6 +10,8 @@ export interface RunOptions {
   stopped?: () => void
   /** The pool's own: its traces are not the lease's. */
   own?: boolean
+  /** The user has asked for it in other words (BEGIN, LISTEN): the option `debug` hears of it, though it is our own. */
+  told?: boolean
 }
 
 /** Readable or writable: this much of it matters here. */
@@ -31,6 +33,7 @@ export interface StreamListener {
 export class Task implements Linked<Task> {
   readonly query: RawQuery
   readonly own: boolean
+  readonly told: boolean
   readonly #done: () => void
   readonly stopped: () => void
   /** Some of it has been written. Before that, a quiet wire says nothing. */
@@ -47,11 +50,12 @@ export class Task implements Linked<Task> {
   previous: Task | undefined
   deque: object | undefined
 
-  constructor(query: RawQuery, { done = nothing, stopped = nothing, own = false }: RunOptions) {
+  constructor(query: RawQuery, { done = nothing, stopped = nothing, own = false, told = !own }: RunOptions) {
     this.query = query
     this.#done = done
     this.stopped = stopped
     this.own = own
+    this.told = told
   }
 
   done(): void {

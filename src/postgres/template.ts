@@ -33,6 +33,8 @@ export interface Inner {
   unsafe(text: string, parameters?: readonly unknown[]): RawQuery
   /** Whether rows come as the server sends them, or transformed as the user wants. */
   plain(on: boolean): void
+  /** Whether the user's `debug` hears of what is handed over now: not of what the pool asks by itself. */
+  told: () => boolean
 }
 
 export interface Session {
@@ -83,6 +85,7 @@ export class Template {
     const { user, database } = this.#settings
     let dialed = false
     const transform = switchable(this.options.transform)
+    const { debug } = this.options
     const options = {
       ...fixed,
       ...this.sql.options,
@@ -98,6 +101,7 @@ export class Template {
       shared: { retries: 0, typeArrayMap: this.options.shared.typeArrayMap },
       target_session_attrs: null,
       transform: transform.current,
+      debug: typeof debug === 'function' ? (...values: unknown[]) => void (inner.told() && debug(...values)) : debug,
       socket: () => {
         // It cannot come here a second time, since it never sees its socket close. If it did, it gets a dead one.
         if (dialed) wire.kill(new Error('bug: a second socket was asked for'))
@@ -108,7 +112,8 @@ export class Template {
     const sql = postgres(options as unknown as postgres.Options<Types>)
     const unsafe = (text: string, parameters: readonly unknown[] = []): RawQuery =>
       sql.unsafe(text, [...parameters] as never[]) as unknown as RawQuery
-    return { handler: unsafe('').handler, unsafe, plain: transform.plain }
+    const inner: Inner = { handler: unsafe('').handler, unsafe, plain: transform.plain, told: () => false }
+    return inner
   }
 }
 

@@ -481,11 +481,29 @@ const cases: readonly Case[] = [
       const other = postgres(db.url, {
         max: 1,
         fetch_types: false,
-        debug: (...[, text, parameters, types]) => void (text && seen.push({ text, parameters, types })),
+        debug: (...[, text, parameters, types]) => void seen.push({ text, parameters, types }),
       })
       await other`select ${'x'}::text as a`
       await other.end()
       return seen
+    },
+  },
+  {
+    about: 'debug of transactions, savepoints and listeners',
+    run: async (_, postgres) => {
+      const seen: string[] = []
+      const other = postgres(db.url, {
+        max: 1,
+        fetch_types: false,
+        debug: (...[, text]) => void seen.push(/^\w+/.exec(text.toLowerCase())?.[0] ?? text),
+      })
+      await other.begin((t) => t.savepoint((s) => s`select 1`))
+      await other.begin(() => Promise.reject(new Error('undo'))).catch(() => undefined)
+      const listener = await other.listen(`debug ${randomUUID()}`, () => undefined)
+      await listener.unlisten()
+      await other.end()
+      // Theirs leaves a savepoint to its transaction.
+      return seen.filter((word) => word !== 'release')
     },
   },
   // ── Listen and notify ──

@@ -212,6 +212,30 @@ describe('the whole surface of postgres.js', () => {
     })
   })
 
+  test('debug hears of what the user sends, in whichever words, and of nothing that the pool asks by itself', async () => {
+    const heard: [string, unknown[]][] = []
+    const debug = (_: number, text: string, parameters: unknown[]): void => void heard.push([text, [...parameters]])
+    const pool = poolFor(db, { max: 1, debug, pingAfterIdleMs: 0, target_session_attrs: 'primary', reset: 'full' })
+    await pool.sql`select ${1}::int as a`
+    await pool.transaction((sql) => sql.savepoint(() => pool.sql`select 2`), { isolation: 'serializable' })
+    await pool.use((sql) => sql.unsafe('begin'))
+    const listener = await pool.listen('debug', () => undefined)
+    await listener.unlisten()
+    await givenBack(db, pool)
+    const words = heard.map(([text]) => text.replace(/millpond_\d+/, 'millpond_'))
+    expect(heard[0]).toEqual(['select $1::int as a', [1]])
+    expect(words.slice(1)).toEqual([
+      'BEGIN ISOLATION LEVEL SERIALIZABLE',
+      'SAVEPOINT millpond_',
+      'select 2',
+      'RELEASE SAVEPOINT millpond_',
+      'COMMIT',
+      'begin',
+      'listen "debug"',
+      'unlisten *',
+    ])
+  })
+
   test('.stream() says what it is called now', () => {
     const pool = poolFor(db)
     expect(() => pool.sql`select 1`.stream(() => undefined)).toThrow('.forEach')
