@@ -16,6 +16,7 @@ import type { Run, RunAll, RunAllOptions, RunOptions, TasksOf } from './modules.
 import { checkOptions } from './options.ts'
 import type { GroupedServiceOptions, ServiceOptions } from './options.ts'
 import { runAll, runAllOptions } from './run-all.ts'
+import { warnIfNoRoom } from './server-room.ts'
 import { createStatus, setStatus } from './server-status.ts'
 import { Servers } from './servers.ts'
 import { TaskGroups, cannotRun } from './task-groups.ts'
@@ -54,7 +55,9 @@ export function createService(options: ServiceOptions<unknown> | GroupedServiceO
     )
   }
   checkOptions(options as ServiceOptions<unknown>)
-  return new Service<unknown>(options as ServiceOptions<unknown>)
+  const service = new Service<unknown>(options as ServiceOptions<unknown>)
+  warnIfNoRoom(options as ServiceOptions<unknown>)
+  return service
 }
 
 /** A snapshot of a service. */

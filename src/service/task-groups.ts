@@ -12,6 +12,9 @@ import { fromWire } from './wire.ts'
 /** The name of the only group, where there is one module of tasks. */
 export const onlyGroup = 'tasks'
 
+/** Threads of a group that says nothing of it. */
+export const defaultWorkers = 2
+
 /** All task workers of a service by the name of their module, and the threads that call them. */
 export class TaskGroups {
   readonly #service: string
@@ -93,7 +96,7 @@ export function isSingle(tasks: object): tasks is TasksOptions<unknown> {
 }
 
 function workersOf(group: string, options: TasksOptions<unknown>, shared: ThreadData): TaskWorkers {
-  const { module, workers = 2, concurrency = 1, maxQueue = Infinity } = options
+  const { module, workers = defaultWorkers, concurrency = 1, maxQueue = Infinity } = options
   const { killAfterMs = concurrency > 1 ? Infinity : 5_000 } = options
   // A thread that computes gives nothing back meanwhile: it keeps one idle connection at the most, and none for good.
   const { max = concurrency, maxIdle = Math.min(1, max), ...others } = shared.pool
