@@ -1,16 +1,13 @@
-// Loaded before an example with `node --expose-gc --import`: writes how much each thread's heap had in use at the most,
-// after the garbage was collected, to a file of its own in the folder HEAP_FOLDER.
-import { writeFileSync } from 'node:fs'
+// Loaded before an example with `node --expose-gc --import`: each thread writes how much of its heap is in use, once the
+// garbage was collected, again and again into a file of its own in the folder HEAP_FOLDER.
+import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { threadId } from 'node:worker_threads'
 
 const file = join(process.env.HEAP_FOLDER, String(threadId))
-let peak = 0
 
 setInterval(() => {
   globalThis.gc()
   const { heapUsed, external } = process.memoryUsage()
-  if (heapUsed + external <= peak) return
-  peak = heapUsed + external
-  writeFileSync(file, String(peak))
-}, 50).unref()
+  appendFileSync(file, `${heapUsed + external}\n`)
+}, 100).unref()

@@ -2,6 +2,7 @@
 //
 //   npm run test:nodes             with 20, 22, 24 and 26
 //   npm run test:nodes -- 24 26    with these
+//   npm run test:nodes -- 22 --file test/examples/http.test.ts    with this one, and of the tests only these
 //
 // Each is installed from npm (the package "node" brings the binary) into a temporary folder.
 import { execFile } from 'node:child_process'
@@ -9,15 +10,21 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
+import { parseArgs, promisify } from 'node:util'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const files = [
+const leaning = [
   ...['quiet', 'deaths', 'out-of-memory', 'limit', 'blocked'].map((name) => `test/threads/${name}.test.ts`),
   // One port for many threads is there from Node 22.12 on.
   ...['servers', 'servers-listen', 'signals'].map((name) => `test/service/${name}.test.ts`),
+  'test/examples/http.test.ts',
 ]
-const majors = process.argv.length > 2 ? process.argv.slice(2) : ['20', '22', '24', '26']
+const { values, positionals } = parseArgs({
+  options: { file: { type: 'string', multiple: true, default: leaning } },
+  allowPositionals: true,
+})
+const files = values.file
+const majors = positionals.length > 0 ? positionals : ['20', '22', '24', '26']
 
 const execute = promisify(execFile)
 const folder = mkdtempSync(join(tmpdir(), 'millpond-nodes-'))

@@ -2,7 +2,7 @@ import { threadId } from 'node:worker_threads'
 
 /** @import { TaskContext } from 'millpond/service' */
 
-const samples = 10_000
+const samples = 2_000
 
 /**
  * The mean order of a customer, and the interval that it is in with 95 %, by drawing from the orders again and again.
