@@ -6,7 +6,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import exitHook from 'async-exit-hook'
 import { startServer } from '../../dist/bench/support/embedded.js'
+
+// A signal is the example's to hear. The server is stopped when that has ended.
+for (const signal of ['SIGINT', 'SIGTERM']) exitHook.unhookEvent(signal)
 
 const [name = 'http', ...args] = process.argv.slice(2)
 const script = fileURLToPath(new URL(`../../docs/examples/${name}/main.js`, import.meta.url))
@@ -14,8 +18,7 @@ const server = process.env.DATABASE_URL === undefined ? await startServer({ max_
 try {
   const env = { ...process.env, DATABASE_URL: process.env.DATABASE_URL ?? server.url }
   const child = spawn(process.execPath, [script, ...args], { env, stdio: 'inherit' })
-  // Both hear Ctrl-C from the terminal; the server waits for the example.
-  process.on('SIGINT', () => {})
+  process.on('SIGINT', () => {}) // comes to both from a terminal
   process.on('SIGTERM', () => child.kill())
   const [code] = await once(child, 'exit')
   process.exitCode = code ?? 1
