@@ -44,13 +44,9 @@ export class AcquireTimeoutError extends PoolError {
     holds?: HeldLease | undefined
   }) {
     const { phase, timeoutMs, stats, cause, holds } = details
-    const held = holds
-      ? `; its caller already holds a lease of "${stats.name}" (${holds.connection}, for ${Math.round(holds.heldMs)} ms): it may be waiting for itself`
-      : ''
-    const failure = cause === undefined ? '' : `; the last attempt to connect failed: ${messageOf(cause)}`
     super(
       'ERR_ACQUIRE_TIMEOUT',
-      `Cannot acquire a connection from "${stats.name}" within ${timeoutMs} ms (phase: ${phase}): ${inWords(stats)}${held}${failure}.`,
+      `Cannot acquire a connection from "${stats.name}" within ${timeoutMs} ms (phase: ${phase}): ${whyNone(details)}.`,
       cause === undefined ? undefined : { cause },
     )
     this.phase = phase
@@ -60,6 +56,23 @@ export class AcquireTimeoutError extends PoolError {
     this.broker = stats.broker
     this.holds = holds
   }
+}
+
+/** What there was in place of a connection. */
+function whyNone({
+  stats,
+  holds,
+  cause,
+}: {
+  stats: PoolStats
+  holds?: HeldLease | undefined
+  cause?: unknown
+}): string {
+  const held = holds
+    ? `; its caller already holds a lease of "${stats.name}" (${holds.connection}, for ${Math.round(holds.heldMs)} ms): it may be waiting for itself`
+    : ''
+  const failure = cause === undefined ? '' : `; the last attempt to connect failed: ${messageOf(cause)}`
+  return `${inWords(stats)}${held}${failure}`
 }
 
 /** An acquire found `maxWaiting` others in the queue. */
@@ -174,12 +187,19 @@ export class QueryTimeoutError extends PoolError {
   readonly timeoutMs: number
   readonly stats: PoolStats
 
-  constructor(details: { phase: QueryPhase; waitedMs: number; timeoutMs: number; stats: PoolStats }) {
-    const { phase, waitedMs, timeoutMs, stats } = details
-    const why = phase === 'run' ? 'it was cancelled' : inWords(stats)
+  constructor(details: {
+    phase: QueryPhase
+    waitedMs: number
+    timeoutMs: number
+    stats: PoolStats
+    cause?: AcquireTimeoutError | undefined
+  }) {
+    const { phase, waitedMs, timeoutMs, stats, cause } = details
+    const why = phase === 'run' ? 'it was cancelled' : whyNone(cause ?? { stats })
     super(
       'ERR_QUERY_TIMEOUT',
       `Cannot finish a query on "${stats.name}" within ${timeoutMs} ms (phase: ${phase}): ${why}.`,
+      cause && { cause },
     )
     this.phase = phase
     this.waitedMs = waitedMs

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../clock.ts'
 import { longestTimerMs } from '../clock.ts'
 import { lateMs } from '../deadline.ts'
-import { QueryTimeoutError, optionRangeError, optionTypeError } from '../errors.ts'
+import { AcquireTimeoutError, QueryTimeoutError, optionRangeError, optionTypeError } from '../errors.ts'
 import { duration } from '../options.ts'
 import type { AcquireOptions } from '../pool.ts'
 import type { PoolStats } from '../stats.ts'
@@ -30,14 +30,14 @@ export class Deadlines {
 
   /** What holds for a query that is made here; undefined if nothing does. */
   limitsHere(own: QueryLimits | undefined): MadeLimits | undefined {
-    const around = this.#here()
+    const around = this.here
     return own || around ? { own, around } : this.#always
   }
 
   /** Runs `fn`: what it makes until it has settled ends in time. Of several around each other, the tightest holds. */
   async within<R>(limits: QueryLimits, fn: () => R | PromiseLike<R>): Promise<R> {
     const { signal, timeoutMs = Infinity } = checkLimits(limits)
-    const outer = this.#here()
+    const outer = this.here
     const endsAt = this.#details.clock.now() + timeoutMs
     const signals = outer?.signals ?? []
     const tighter = outer && outer.endsAt <= endsAt ? outer : { endsAt, timeoutMs }
@@ -54,16 +54,17 @@ export class Deadlines {
     }
   }
 
-  /** An acquire's options, as far as those around it let it wait. Throws if they do not. */
-  acquiring(options: AcquireOptions = {}): AcquireOptions {
-    const around = this.#here()
-    if (!around) return options
+  /**
+   * An acquire's options, as far as those let it wait that were around where it was asked for. Throws if they do not.
+   */
+  acquiring(options: AcquireOptions = {}, around: Bounds | undefined = this.here): AcquireOptions {
+    if (!around || around.ended) return options
     for (const signal of around.signals) signal.throwIfAborted()
     const { clock, acquireTimeoutMs, stats } = this.#details
     const leftMs = around.endsAt - clock.now()
     const { timeoutMs } = around
     if (leftMs <= 0)
-      throw new QueryTimeoutError({ phase: 'queue', waitedMs: timeoutMs - leftMs, timeoutMs, stats: stats() })
+      throw new AcquireTimeoutError({ phase: 'queue', waitedMs: timeoutMs - leftMs, timeoutMs, stats: stats() })
     const signals = options.signal ? [...around.signals, options.signal] : around.signals
     return {
       ...options,
@@ -72,7 +73,8 @@ export class Deadlines {
     }
   }
 
-  #here(): Bounds | undefined {
+  /** What is around the caller. */
+  get here(): Bounds | undefined {
     if (!this.#around.joined) return undefined
     for (const bounds of this.#around.around()) if (!bounds.ended) return bounds
     return undefined
@@ -93,7 +95,7 @@ export class Deadlines {
     query.reject = (error) => {
       // Otherwise the connection tells when the answer is complete.
       if (!query.runsOn) watch.stop()
-      reject(error)
+      reject(watch.named(error))
     }
     watch.start()
   }
@@ -159,10 +161,19 @@ class Watch {
     else this.#end(this.#timeout())
   }
 
-  #timeout(): QueryTimeoutError {
+  /**
+   * The connection with which a lazy transaction begins is acquired within the same deadline, and which of the two is
+   * met first is chance: to whoever runs a query it is the query's.
+   */
+  named(error: unknown): unknown {
+    const { clock, endsAt } = this.#watched
+    return error instanceof AcquireTimeoutError && clock.now() >= endsAt - 1 ? this.#timeout(error) : error
+  }
+
+  #timeout(cause?: AcquireTimeoutError): QueryTimeoutError {
     const { clock, startedAt, timeoutMs, stats } = this.#watched
     const phase = this.#query.state ? 'run' : 'queue'
-    const error = new QueryTimeoutError({ phase, waitedMs: clock.now() - startedAt, timeoutMs, stats: stats() })
+    const error = new QueryTimeoutError({ phase, waitedMs: clock.now() - startedAt, timeoutMs, stats: stats(), cause })
     // A timer's own stack tells nobody which query it was.
     const { origin } = this.#query
     if (origin) error.stack = String(error) + origin.replace(/.*\n/, '\n')

@@ -89,7 +89,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       clock: settings.pool.clock ?? systemClock,
       commitGraceMs: settings.pool.resetTimeoutMs ?? 5_000,
     }
-    this.#transactions = new Transactions<T>(house, (wanted) => this.#acquire(wanted))
+    this.#transactions = new Transactions<T>(house, (wanted) => this.#pool.acquire(wanted).catch(this.#nameHeld))
     const naming = (error: unknown): unknown => this.#transactions.naming(error)
     const oneShots = new OneShots(this.#pool, { debug, looksFirst, naming })
     this.#deadlines = new Deadlines({

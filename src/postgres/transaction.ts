@@ -60,8 +60,14 @@ export class Transactions<T extends Types = {}> {
 
   /** A transaction that has not begun. */
   scope(options: SessionOptions, limit: Limit): Scope {
+    // It is bound by what is around it here, wherever its first query will be run.
+    const { deadlines } = this.#house.template
+    const around = deadlines?.here
     const ground = new LeasedGround(beginStatement(options), (signal) =>
-      limit.acquiring((timeoutMs) => this.#acquire(timeoutMs === undefined ? { signal } : { signal, timeoutMs })),
+      limit.acquiring((timeoutMs) => {
+        const wanted = timeoutMs === undefined ? { signal } : { signal, timeoutMs }
+        return this.#acquire(around ? deadlines.acquiring(wanted, around) : wanted)
+      }),
     )
     const scope = new Scope(this.#house, ground)
     this.#begun.set(scope, options)

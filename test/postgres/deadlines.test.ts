@@ -291,9 +291,13 @@ describe('PostgresPool.within()', () => {
     })
     expect(result).toBe('its result')
     expect(seen.slice(0, 2)).toEqual([[{ one: 1 }], [{ two: 2 }]])
-    expect(seen.slice(2).map((error) => (error as QueryTimeoutError).code)).toEqual(
-      Array.from({ length: 5 }, () => 'ERR_QUERY_TIMEOUT'),
-    )
+    expect(seen.slice(2).map((error) => (error as QueryTimeoutError).code)).toEqual([
+      'ERR_QUERY_TIMEOUT',
+      'ERR_QUERY_TIMEOUT',
+      'ERR_QUERY_TIMEOUT',
+      'ERR_ACQUIRE_TIMEOUT',
+      'ERR_ACQUIRE_TIMEOUT',
+    ])
     expect(seen.slice(2).map((error) => (error as QueryTimeoutError).phase)).toEqual([
       'run',
       'run',
@@ -319,6 +323,42 @@ describe('PostgresPool.within()', () => {
     controller.abort(reason)
     expect(await aborted).toEqual([reason, reason])
     await lease.release()
+    await expectSound(pool)
+  })
+
+  test('within() names the query that waits for the connection with which its transaction would begin', async () => {
+    const clock = new FakeClock()
+    const pool = poolFor(db, { max: 1, clock })
+    const lease = await pool.acquire()
+    const late = [
+      () => pool.transaction((sql) => sql`select 1`, { lazy: true }),
+      () => pool.transaction(() => pool.sql`select 1`, { lazy: true }),
+      () => pool.session().sql`select 1`,
+      // Its acquire meets the deadline first.
+      () => pool.transaction((sql) => sql`select 1`, { lazy: true, timeoutMs: 99.5 }),
+    ]
+    for (const wait of late) {
+      const error = rejection(pool.within({ timeoutMs: 100 }, wait))
+      await until(() => pool.stats().waiting === 1)
+      await clock.advance(100)
+      expect(await error).toBeInstanceOf(QueryTimeoutError)
+      expect(await error).toMatchObject({ phase: 'queue', timeoutMs: 100 })
+      await until(() => pool.stats().waiting === 0)
+    }
+    // One that was there before is bound by its own limits only.
+    const session = pool.session()
+    const bound = rejection(pool.within({ timeoutMs: 100 }, async () => await session.sql`select 1`))
+    await until(() => pool.stats().waiting === 1)
+    await clock.advance(100)
+    expect(await bound).toBeInstanceOf(QueryTimeoutError)
+    // Whoever asks for the connection itself hears of that.
+    const eager = rejection(pool.within({ timeoutMs: 100 }, () => pool.transaction((sql) => sql`select 1`)))
+    await until(() => pool.stats().waiting === 2)
+    await clock.advance(100)
+    expect(await eager).toBeInstanceOf(AcquireTimeoutError)
+    await lease.release()
+    expect([...(await session.sql`select 2 as two`)]).toEqual([{ two: 2 }])
+    await session.commit()
     await expectSound(pool)
   })
 
