@@ -4,6 +4,7 @@ const benches: Readonly<Record<string, () => Promise<{ run(): Promise<void> }>>>
   broker: () => import('./broker.ts'),
   fairness: () => import('./fairness.ts'),
   postgres: () => import('./postgres.ts'),
+  service: () => import('./service.ts'),
 }
 
 async function main(names: readonly string[]): Promise<void> {

@@ -1,0 +1,15 @@
+/** What its callers ask for, each for the next as soon as it has its answer. */
+export interface Point {
+  readonly name: string
+  readonly queries: number
+  readonly sleepMs: number
+}
+
+/** Half of them run, half of them wait for a worker. */
+export const callers = 40
+
+export const points: readonly Point[] = [
+  { name: '1 ms, then a row by its key', queries: 1, sleepMs: 0 },
+  { name: '1 ms, then two rows, one after the other', queries: 2, sleepMs: 0 },
+  { name: '1 ms, then a query of 2 ms', queries: 1, sleepMs: 2 },
+]
