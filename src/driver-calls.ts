@@ -62,6 +62,7 @@ export class DriverCalls<C> {
   /** Somebody reaps with a connection of its own. */
   #reapsBare = false
   readonly #closings = new Map<Slot<C>, Promise<void>>()
+  readonly #openings = new Set<Promise<void>>()
 
   constructor(details: DriverCallsDetails<C>) {
     this.#driver = details.driver
@@ -132,7 +133,13 @@ export class DriverCalls<C> {
   // ── Opening ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Connects; the core hears of the connection, or of the failure. */
-  async open(slot: Slot<C>): Promise<void> {
+  open(slot: Slot<C>): Promise<void> {
+    const opening = this.#open(slot)
+    this.#openings.add(opening)
+    return opening.finally(() => this.#openings.delete(opening))
+  }
+
+  async #open(slot: Slot<C>): Promise<void> {
     const { tag } = slot.permit
     const startedAt = this.#clock.now()
     let connection: C
@@ -249,6 +256,12 @@ export class DriverCalls<C> {
   /** Resolves when the close of this connection that is under way has come to an end, or to a doubt. */
   closing(slot: Slot<C>): Promise<void> {
     return this.#closings.get(slot) ?? Promise.resolve()
+  }
+
+  /** Resolves when what closes now has come to an end, and what opens now if nobody waits for it. */
+  async quiet(): Promise<void> {
+    if (this.#core.opening > this.#core.waiting) await Promise.all(this.#openings)
+    await Promise.all(this.#closings.values())
   }
 
   async #close(slot: Slot<C>): Promise<void> {

@@ -10,6 +10,15 @@ export interface Lessor<C> {
   destroy(slot: Slot<C>, uses: number, reason: string | undefined): Promise<void>
 }
 
+/** For threads whose event loop stops when a task has ended: all is given back only when `quiet` has resolved. */
+export function whenQuiet<C>(lessor: Lessor<C>, quiet: () => Promise<void>): Lessor<C> {
+  return {
+    ...lessor,
+    release: (slot, uses) => lessor.release(slot, uses).then(quiet),
+    destroy: (slot, uses, reason) => lessor.destroy(slot, uses, reason).then(quiet),
+  }
+}
+
 const done: Promise<void> = Promise.resolve()
 
 /**

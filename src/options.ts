@@ -3,6 +3,7 @@ import { longestTimerMs, systemClock } from './clock.ts'
 import type { Driver, ResetMode } from './driver.ts'
 import type { CloseReason } from './stats.ts'
 import { optionRangeError, optionTypeError } from './errors.ts'
+import { loopStops } from './frozen-loop.ts'
 import type { PoolEvent } from './watch.ts'
 
 /** A limit over all threads: the number of connections that all pools which join it may have together. */
@@ -227,11 +228,12 @@ export function resolveOptions(options: PoolOptions): ResolvedOptions {
   if (maxIdle < min || maxIdle > max) {
     throw optionRangeError('maxIdle', `maxIdle must be from min (${min}) to max (${max}): got ${maxIdle}.`)
   }
+  const keepsNone = loopStops()
   return {
     name: text('name', options.name) ?? `pool-${++unnamed}`,
-    min,
+    min: keepsNone ? 0 : min,
     max,
-    maxIdle,
+    maxIdle: keepsNone ? 0 : maxIdle,
     order: oneOf('order', options.order, ['lifo', 'fifo']),
     acquireTimeoutMs: duration('acquireTimeoutMs', options.acquireTimeoutMs, 30_000, { endless: true }),
     maxWaiting: count('maxWaiting', options.maxWaiting, Infinity, { from: 0, endless: true }),

@@ -11,9 +11,10 @@ import type { Deferred } from './deferred.ts'
 import { DriverCalls, closeConnectionTimeoutMs } from './driver-calls.ts'
 import { AcquireTimeoutError, optionTypeError } from './errors.ts'
 import type { AcquirePhase } from './errors.ts'
+import { loopStops, warnOfStops } from './frozen-loop.ts'
 import { whileHolding } from './holding.ts'
 import type { Holding } from './holding.ts'
-import { Lease } from './lease.ts'
+import { Lease, whenQuiet } from './lease.ts'
 import type { Lessor } from './lease.ts'
 import { duration, resolveOptions, splitHooks } from './options.ts'
 import type { GenericPoolOptions, Hooks, ResolvedOptions } from './options.ts'
@@ -126,12 +127,14 @@ export class Pool<C> implements AsyncDisposable {
         return unanswered
       },
     }
-    this.#lessor = {
+    const lessor: Lessor<C> = {
       name: this.#options.name,
       now: () => this.#clock.now(),
       release: (slot, uses) => this.#release(slot, uses),
       destroy: (slot, uses, reason) => this.#destroy(slot, uses, reason),
     }
+    this.#lessor = loopStops() ? whenQuiet(lessor, () => this.#calls.quiet()) : lessor
+    if (loopStops()) warnOfStops()
   }
 
   get name(): string {

@@ -67,6 +67,7 @@ export class Aim {
 
   #watch(query: RawQuery): void {
     if (query.cancelled) return
+    this.#target.hold?.(query)
     const attend = this.#manner.events?.begin(query)
     if (query.limits) this.#manner.deadlines?.watch(query, this.#canceller)
     attend?.()

@@ -144,7 +144,8 @@ class Portions implements PortionReader {
       if (query.executed && !query.state) query.canceller?.(query)
       this.leave()
     }
-    return Promise.resolve(done)
+    const { givenBack } = this.#query
+    return givenBack ? givenBack.then(() => done) : Promise.resolve(done)
   }
 
   leave(): void {

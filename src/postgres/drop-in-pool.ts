@@ -3,6 +3,7 @@ import { systemClock } from '../clock.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { ConnectError } from '../errors.ts'
+import { loopStops } from '../frozen-loop.ts'
 import { Pool } from '../pool.ts'
 import { Watch } from '../watch.ts'
 import { Ambient } from './ambient.ts'
@@ -81,7 +82,8 @@ class DropInPool implements FaceHouse {
       // The one that has failed is among those that open.
       return open > 0 || opening > 1
     }
-    this.#manyConnections = this.#pool.stats().max > 1
+    // One after the other are many, too.
+    this.#manyConnections = this.#pool.stats().max > 1 || loopStops()
     const { name } = this.#pool
     const { clock = systemClock, resetTimeoutMs = 5_000, acquireTimeoutMs = Infinity, log } = settings.pool
     const ambient = new Ambient<Scope>(false)

@@ -1,7 +1,9 @@
 import type { Acquire } from '../acquire.ts'
+import { loopStops } from '../frozen-loop.ts'
 import type { Lease } from '../lease.ts'
 import type { Pool } from '../pool.ts'
 import type { Connection } from './connection.ts'
+import { holdBack, runHeldBack } from './held-back.ts'
 import type { RawQuery, Target } from './query.ts'
 
 /**
@@ -13,6 +15,8 @@ export class OneShots implements Target {
   readonly #pool: Pool<Connection>
   readonly #looksFirst: boolean
   readonly #naming: (error: unknown) => unknown
+  readonly #runOn = loopStops() ? runHeldBack : runOn
+  readonly hold: ((query: RawQuery) => void) | undefined = loopStops() ? holdBack : undefined
   readonly #waiting = new Map<RawQuery, Acquire<Connection>>()
 
   /**
@@ -69,10 +73,10 @@ export class OneShots implements Target {
       },
     )
   }
+}
 
-  #runOn(lease: Lease<Connection>, query: RawQuery): void {
-    const release = (): void => void lease.release()
-    // One that was cancelled may take its time to end: no longer than a release may.
-    lease.connection.run(query, { done: release, stopped: release })
-  }
+function runOn(lease: Lease<Connection>, query: RawQuery): void {
+  const release = (): void => void lease.release()
+  // One that was cancelled may take its time to end: no longer than a release may.
+  lease.connection.run(query, { done: release, stopped: release })
 }

@@ -35,6 +35,8 @@ export interface RawQuery extends Promise<unknown> {
   reader?: PortionReader
   /** Ours: how long it may take, as it was when it was made. */
   limits?: MadeLimits
+  /** Ours: resolves when its connection has been closed, where that has to be waited for. */
+  givenBack?: Promise<void>
   /** Ours: sees to its deadline, and hears where it went. */
   watch?: { sent?(connection: string): void; stop(): void }
   /** Runs it, if nothing has yet. */
@@ -82,6 +84,8 @@ export interface MadeLimits {
 export interface Target {
   /** Takes the query to a connection. It may have been cancelled before it gets there. */
   run(query: RawQuery): void
+  /** Is to see each query before it is run. */
+  readonly hold?: ((query: RawQuery) => void) | undefined
   /** A query that has not got to a connection was cancelled. */
   left?(query: RawQuery): void
   readonly debug: unknown

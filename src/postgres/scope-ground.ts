@@ -32,6 +32,7 @@ export class LeasedGround implements Ground {
   readonly outermost = true
   readonly #acquire: (signal: AbortSignal) => Promise<Lease<Connection>>
   #lease: Lease<Connection> | undefined
+  #ruined: Promise<void> | undefined
 
   constructor(begin: string, acquire: (signal: AbortSignal) => Promise<Lease<Connection>>) {
     this.statements = { begin, commit: 'COMMIT', rollback: 'ROLLBACK' }
@@ -53,11 +54,12 @@ export class LeasedGround implements Ground {
   }
 
   async leave(): Promise<void> {
+    await this.#ruined
     await this.#lease?.release()
   }
 
   ruin(error: Error): void {
-    void this.#lease?.destroy(error.message)
+    this.#ruined = this.#lease?.destroy(error.message)
   }
 }
 

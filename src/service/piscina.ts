@@ -1,7 +1,9 @@
+import { loopRuns } from '../frozen-loop.ts'
+
 /**
  * What a Piscina of your own needs if its workers have pools: its default stops a worker's event loop between two tasks,
  * and the pool in it, which can then give nothing back and notices nothing. A pool knows by the argument that these
- * options were used.
+ * options were used; without them it keeps no idle connection, and warns.
  *
  * @example
  * ```ts
@@ -16,4 +18,4 @@ export const piscinaOptions: {
   /** By default a thread above the minimum ends with its task, and its connections with it. */
   readonly idleTimeout: number
   readonly argv: string[]
-} = { atomics: 'disabled', idleTimeout: 30_000, argv: ['--millpond'] }
+} = { atomics: 'disabled', idleTimeout: 30_000, argv: [loopRuns] }
