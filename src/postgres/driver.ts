@@ -83,8 +83,7 @@ export class PostgresDriver implements Driver<Connection> {
       }
     }
     const { traces } = connection
-    if (traces.stale)
-      throw new Error('the lease used PREPARE, DEALLOCATE or DISCARD: its prepared statements are not known')
+    if (traces.stale) throw new Error('it used what no reset undoes: PREPARE, DEALLOCATE or DISCARD, LOAD, setseed()')
     const statements: string[] = []
     if (connection.status !== 'I') statements.push('ROLLBACK')
     const cleans = mode === 'full' || traces.session

@@ -4,7 +4,8 @@
  *   nothing   but for what its command tag says
  *   local     nothing, whatever its tag says: SET LOCAL, SET TRANSACTION
  *   session   something that a reset undoes
- *   stale     prepared statements that postgres.js does not know of, or that it takes for existing: no reset helps
+ *   stale     something that no reset undoes: prepared statements that postgres.js does not know of, or that it takes for
+ *             existing; a library; a seed
  */
 export type Trace = 'nothing' | 'local' | 'session' | 'stale'
 
@@ -26,22 +27,15 @@ export const resetStatement: string = [
 // Tags do not tell everything: CREATE TEMP TABLE AS is a SELECT, and so is a call of set_config or pg_advisory_lock.
 // What only looks like one of these (in a string, a comment, a name) costs a reset, no more.
 const leavesTraces =
-  /set_config|pg_settings|pg_(?:try_)?advisory_lock|\btemp(?:orary)?\b|\bpg_temp\b|\bwith\s+hold\b|\bdblink_connect|\bsetseed\b/i
+  /set_config|pg_settings|pg_(?:try_)?advisory_lock|\btemp(?:orary)?\b|\bpg_temp(?:_\d+)?\b|\bwith\s+hold\b|\b(?:next|set)val\b/i
+const leavesForGood =
+  /\bsetseed\b|\bdblink_connect|\bpg_replication_origin_session_setup\b|\bpg_create_(?:logical|physical)_replication_slot\b/i
 // At the beginning of a statement, comments before it or not.
-const statementLeavesTraces = /(?:^|;)(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)*(?:do|call|load|listen)\b/i
+const statementLeavesTraces = /(?:^|;)(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)*(?:do|call|listen)\b/i
 const localOnly = /^\s*set\s+(?:local|transaction|constraints)\b[^;]*(?:;\s*)?$/i
 
-const sessionTags: ReadonlySet<string> = new Set([
-  'SET',
-  'RESET',
-  'LISTEN',
-  'UNLISTEN',
-  'DECLARE CURSOR',
-  'DO',
-  'CALL',
-  'LOAD',
-])
-const staleTags: ReadonlySet<string> = new Set(['PREPARE', 'DEALLOCATE', 'DEALLOCATE ALL'])
+const sessionTags: ReadonlySet<string> = new Set(['SET', 'RESET', 'LISTEN', 'UNLISTEN', 'DECLARE CURSOR', 'DO', 'CALL'])
+const staleTags: ReadonlySet<string> = new Set(['PREPARE', 'DEALLOCATE', 'DEALLOCATE ALL', 'LOAD'])
 
 const remembered = new Map<string, Trace>()
 const mostRemembered = 2_000
@@ -51,17 +45,19 @@ const longestRemembered = 10_000
 export function traceOfText(text: string): Trace {
   const known = remembered.get(text)
   if (known) return known
-  const trace = localOnly.test(text)
-    ? 'local'
-    : leavesTraces.test(text) || statementLeavesTraces.test(text)
-      ? 'session'
-      : 'nothing'
+  const trace = looked(text)
   if (text.length <= longestRemembered) {
     // Texts with values in them would fill it for good.
     if (remembered.size >= mostRemembered) remembered.clear()
     remembered.set(text, trace)
   }
   return trace
+}
+
+function looked(text: string): Trace {
+  if (leavesForGood.test(text)) return 'stale'
+  if (localOnly.test(text)) return 'local'
+  return leavesTraces.test(text) || statementLeavesTraces.test(text) ? 'session' : 'nothing'
 }
 
 /** What a completed command's tag shows. */
@@ -84,6 +80,7 @@ export class Traces {
   /** A statement is sent. Said before its answer comes: an advisory lock outlives an error. */
   sent(text: Trace): void {
     if (text === 'session') this.session = true
+    else if (text === 'stale') this.stale = true
   }
 
   /** It has been answered. */
@@ -93,7 +90,7 @@ export class Traces {
       const trace = traceOfTag(tag)
       if (trace === 'stale') {
         this.stale = true
-        if (tag !== 'PREPARE') this.#deallocated = true
+        if (tag !== 'PREPARE' && tag !== 'LOAD') this.#deallocated = true
       }
       if (trace === 'session' && text !== 'local') this.session = true
     }

@@ -10,6 +10,9 @@ describe('traceOfText()', () => {
     'CREATE TEMPORARY TABLE t (a int)',
     'select 1 into temp t',
     'create table pg_temp.t (a int)',
+    'create table pg_temp_12.t (a int)',
+    `select nextval('s')`,
+    `insert into t select pg_catalog.setval('s', 7)`,
     'do $$ begin end $$',
     '  call procedure()',
     '/* app:web */ call procedure()',
@@ -30,8 +33,24 @@ describe('traceOfText()', () => {
     'with x as (select 1) update t set a = 1',
     'begin',
     'create table t (a int)',
+    `select currval('s'), lastval(), intervals, nextvalue from t`,
   ])('traceOfText() sees nothing that a reset would have to undo: %s', (text) => {
     expect(traceOfText(text)).toBe('nothing')
+  })
+
+  test.each([
+    'select setseed(0.5)',
+    `select dblink_connect('other', 'host=b')`,
+    `select pg_replication_origin_session_setup('a')`,
+    `select pg_create_logical_replication_slot('a', 'pgoutput', true)`,
+  ])('traceOfText() sees what no reset undoes: %s', (text) => {
+    expect(traceOfText(text)).toBe('stale')
+    const traces = new Traces()
+    traces.sent('stale')
+    expect(traces.stale).toBe(true)
+    // Where it is what onOpen does, it is the session's own.
+    traces.adopt()
+    expect(traces.stale).toBe(false)
   })
 
   test.each([
@@ -56,6 +75,7 @@ describe('traceOfTag()', () => {
     ['PREPARE', 'stale'],
     ['DEALLOCATE ALL', 'stale'],
     ['DISCARD ALL', 'stale'],
+    ['LOAD', 'stale'],
     ['PREPARE TRANSACTION', 'nothing'],
     ['SELECT', 'nothing'],
     ['CREATE TABLE', 'nothing'],
