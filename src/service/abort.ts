@@ -1,5 +1,3 @@
-import { threadId } from 'node:worker_threads'
-
 /**
  * What both sides of one call share, since a thread that computes reads no messages.
  *
@@ -47,9 +45,10 @@ export class Abortable {
   readonly #words: CallWords
   #controller: AbortController | undefined
 
-  constructor(words: CallWords) {
+  /** `thread` tells that it has begun, and where: anything but 0. */
+  constructor(words: CallWords, thread: number) {
     this.#words = words
-    Atomics.store(words, 1, threadId)
+    Atomics.store(words, 1, thread)
   }
 
   /** Waits for the word only once somebody has asked for it. */

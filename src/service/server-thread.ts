@@ -1,6 +1,7 @@
 import { workerData } from 'node:worker_threads'
 import { PoolError, TaskError } from '../errors.ts'
 import { openPool } from './define-pool.ts'
+import { dispose } from './dispose.ts'
 import { roundTrip } from './health-check.ts'
 import { Listeners } from './listen.ts'
 import { RunClient } from './run-client.ts'
@@ -105,17 +106,6 @@ export function runServer(): void {
 
 function noTasks(task: string): Promise<never> {
   return Promise.reject(new TaskError(task, `Cannot run "${task}": the service has no module of tasks.`))
-}
-
-async function dispose(server: unknown): Promise<void> {
-  if (typeof server !== 'object' || server === null) return
-  try {
-    if (Symbol.asyncDispose in server) await (server as AsyncDisposable)[Symbol.asyncDispose]()
-    else if (Symbol.dispose in server) (server as Disposable)[Symbol.dispose]()
-  } catch (error) {
-    // It is one that `listen` was given.
-    if ((error as { code?: unknown } | null)?.code !== 'ERR_SERVER_NOT_RUNNING') throw error
-  }
 }
 
 async function within(timeoutMs: number, promise: Promise<void>): Promise<void> {
