@@ -221,6 +221,11 @@ export class Pool<C> implements AsyncDisposable {
     return this.#queue(noOptions, this.#clock.now())
   }
 
+  /** @internal What an acquire was short of that its caller gives up after `timeoutMs`. */
+  shortOf(acquire: Acquire<C>, timeoutMs: number): AcquireTimeoutError {
+    return this.#shortage(this.#core.phaseOf(acquire), acquire.queuedAt, timeoutMs, acquire.held)
+  }
+
   /** Acquires, calls `fn` with the connection, and releases, also when `fn` throws. */
   async use<R>(fn: (connection: C, lease: Lease<C>) => R | PromiseLike<R>, options?: AcquireOptions): Promise<R> {
     const lease = await this.acquire(options)
@@ -368,11 +373,15 @@ export class Pool<C> implements AsyncDisposable {
   }
 
   #timeoutError(phase: AcquirePhase, since: number, timeoutMs: number, held?: Holding): AcquireTimeoutError {
-    const waitedMs = this.#clock.now() - since
-    this.#watch.tell('millpond:timeout', () => ({ phase, waitedMs }))
+    const error = this.#shortage(phase, since, timeoutMs, held)
+    this.#watch.tell('millpond:timeout', () => ({ phase, waitedMs: error.waitedMs }))
+    return error
+  }
+
+  #shortage(phase: AcquirePhase, since: number, timeoutMs: number, held?: Holding): AcquireTimeoutError {
     return new AcquireTimeoutError({
       phase,
-      waitedMs,
+      waitedMs: this.#clock.now() - since,
       timeoutMs,
       stats: this.stats(),
       cause: this.#core.connectFailure,

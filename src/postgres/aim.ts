@@ -69,7 +69,7 @@ export class Aim {
     if (query.cancelled) return
     this.#target.hold?.(query)
     const attend = this.#manner.events?.begin(query)
-    if (query.limits) this.#manner.deadlines?.watch(query, this.#canceller)
+    if (query.limits) this.#manner.deadlines?.watch(query, this.#canceller, this.#target)
     attend?.()
   }
 

@@ -7,7 +7,7 @@ import type { AcquireOptions } from '../pool.ts'
 import type { PoolStats } from '../stats.ts'
 import { Ambient } from './ambient.ts'
 import { rejectEarly } from './query.ts'
-import type { Bounds, MadeLimits, QueryLimits, RawQuery } from './query.ts'
+import type { Bounds, MadeLimits, QueryLimits, RawQuery, Target } from './query.ts'
 
 interface Details {
   readonly clock: Clock
@@ -81,7 +81,7 @@ export class Deadlines {
   }
 
   /** Sees to it that a query that is being run ends in time. `cancel` ends it wherever it is. */
-  watch(query: RawQuery, cancel: (query: RawQuery) => void): void {
+  watch(query: RawQuery, cancel: (query: RawQuery) => void, target: Target): void {
     const { own, around } = query.limits ?? {}
     const { clock, queryTimeoutMs, stats } = this.#details
     const startedAt = clock.now()
@@ -90,7 +90,7 @@ export class Deadlines {
     const tighter = around && around.endsAt < endsAt ? around : { endsAt, timeoutMs }
     const signals = own?.signal ? [...(around?.signals ?? []), own.signal] : (around?.signals ?? [])
     const { reject } = query
-    const watch = new Watch(query, { ...tighter, signals, clock, cancel, stats, startedAt })
+    const watch = new Watch(query, { ...tighter, signals, clock, cancel, target, stats, startedAt })
     query.watch = watch
     query.reject = (error) => {
       // Otherwise the connection tells when the answer is complete.
@@ -107,6 +107,7 @@ interface Watched extends Omit<Bounds, 'ended'> {
   readonly startedAt: number
   readonly stats: () => PoolStats
   readonly cancel: (query: RawQuery) => void
+  readonly target: Target
 }
 
 /**
@@ -170,9 +171,11 @@ class Watch {
     return error instanceof AcquireTimeoutError && clock.now() >= endsAt - 1 ? this.#timeout(error) : error
   }
 
-  #timeout(cause?: AcquireTimeoutError): QueryTimeoutError {
-    const { clock, startedAt, timeoutMs, stats } = this.#watched
+  #timeout(shortage?: AcquireTimeoutError): QueryTimeoutError {
+    const { clock, startedAt, timeoutMs, stats, target } = this.#watched
     const phase = this.#query.state ? 'run' : 'queue'
+    const why = shortage ?? (phase === 'queue' ? target.shortOf?.(this.#query, timeoutMs) : undefined)
+    const cause = why instanceof AcquireTimeoutError ? why : undefined
     const error = new QueryTimeoutError({ phase, waitedMs: clock.now() - startedAt, timeoutMs, stats: stats(), cause })
     // A timer's own stack tells nobody which query it was.
     const { origin } = this.#query

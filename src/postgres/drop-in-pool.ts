@@ -92,7 +92,7 @@ class DropInPool implements FaceHouse {
     this.oneShots = new OneShots(this.#pool, {
       debug: this.template.options.debug,
       looksFirst: settings.hooks.onAcquire !== undefined,
-      naming: (error) => this.#transactions.naming(error),
+      holders: this.#transactions,
     })
     const { queryTimeoutMs, queryText } = settings
     this.template.deadlines = new Deadlines({

@@ -5,6 +5,11 @@ import type { Pool } from '../pool.ts'
 import type { Connection } from './connection.ts'
 import { holdBack, runHeldBack } from './held-back.ts'
 import type { RawQuery, Target } from './query.ts'
+import type { Transactions } from './transaction.ts'
+
+/** Who holds a connection while he waits for another one. */
+type Holders = Pick<Transactions, 'here' | 'naming'>
+type Holder = ReturnType<Holders['here']>
 
 /**
  * Where queries go that nobody has acquired a connection for: each to any connection, which goes back when the answer
@@ -14,22 +19,19 @@ export class OneShots implements Target {
   readonly debug: unknown
   readonly #pool: Pool<Connection>
   readonly #looksFirst: boolean
-  readonly #naming: (error: unknown) => unknown
+  readonly #holders: Holders
   readonly #runOn = loopStops() ? runHeldBack : runOn
   readonly hold: ((query: RawQuery) => void) | undefined = loopStops() ? holdBack : undefined
-  readonly #waiting = new Map<RawQuery, Acquire<Connection>>()
+  readonly #waiting = new Map<RawQuery, { readonly acquire: Acquire<Connection>; readonly holder: Holder }>()
 
-  /**
-   * `looksFirst`: a hook takes its time over each connection; nothing can be had at once. `naming` makes of an acquire's
-   * error one that names what its caller holds.
-   */
+  /** `looksFirst`: a hook takes its time over each connection; nothing can be had at once. */
   constructor(
     pool: Pool<Connection>,
-    { debug, looksFirst, naming }: { debug: unknown; looksFirst: boolean; naming: (error: unknown) => unknown },
+    { debug, looksFirst, holders }: { debug: unknown; looksFirst: boolean; holders: Holders },
   ) {
     this.#pool = pool
     this.#looksFirst = looksFirst
-    this.#naming = naming
+    this.#holders = holders
     this.debug = debug
   }
 
@@ -46,7 +48,12 @@ export class OneShots implements Target {
   }
 
   left(query: RawQuery): void {
-    this.#waiting.get(query)?.leave(undefined)
+    this.#waiting.get(query)?.acquire.leave(undefined)
+  }
+
+  shortOf(query: RawQuery, timeoutMs: number): unknown {
+    const waiting = this.#waiting.get(query)
+    return waiting && this.#holders.naming(this.#pool.shortOf(waiting.acquire, timeoutMs), waiting.holder)
   }
 
   #wait(query: RawQuery): void {
@@ -54,9 +61,11 @@ export class OneShots implements Target {
     try {
       acquire = this.#pool.wait()
     } catch (error) {
-      return query.reject(this.#naming(error))
+      return query.reject(this.#holders.naming(error))
     }
-    this.#waiting.set(query, acquire)
+    // Its deadline is met in nobody's transaction.
+    const holder = query.limits && this.#holders.here()
+    this.#waiting.set(query, { acquire, holder })
     acquire.promise.then(
       (lease) => {
         this.#waiting.delete(query)
@@ -69,7 +78,7 @@ export class OneShots implements Target {
       },
       (error: unknown) => {
         this.#waiting.delete(query)
-        query.reject(this.#naming(error))
+        query.reject(this.#holders.naming(error, holder))
       },
     )
   }

@@ -90,8 +90,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       commitGraceMs: settings.pool.resetTimeoutMs ?? 5_000,
     }
     this.#transactions = new Transactions<T>(house, (wanted) => this.#pool.acquire(wanted).catch(this.#nameHeld))
-    const naming = (error: unknown): unknown => this.#transactions.naming(error)
-    const oneShots = new OneShots(this.#pool, { debug, looksFirst, naming })
+    const oneShots = new OneShots(this.#pool, { debug, looksFirst, holders: this.#transactions })
     this.#deadlines = new Deadlines({
       clock: house.clock,
       queryTimeoutMs: settings.queryTimeoutMs,

@@ -88,6 +88,8 @@ export interface Target {
   readonly hold?: ((query: RawQuery) => void) | undefined
   /** A query that has not got to a connection was cancelled. */
   left?(query: RawQuery): void
+  /** Why a query that has not got to a connection has none, `timeoutMs` after it was run: an `AcquireTimeoutError`. */
+  shortOf?(query: RawQuery, timeoutMs: number): unknown
   readonly debug: unknown
 }
 

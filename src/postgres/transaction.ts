@@ -75,18 +75,24 @@ export class Transactions<T extends Types = {}> {
     return scope
   }
 
-  /** An acquire's error, which names the lease that its caller holds, if that is a transaction's or a session's. */
-  naming(error: unknown): unknown {
-    if (!(error instanceof AcquireTimeoutError) || error.holds || error.stats.name !== this.#house.pool) return error
+  /** The transaction or session that the caller is in, and that has a lease. */
+  here(): LeasedGround | undefined {
     for (const scope of this.#house.ambient.around()) {
-      const lease = this.#grounds.get(scope)?.lease
-      if (!lease) continue
-      const { tag, since, acquiredAt } = lease.origin
-      const holds = { connection: tag, heldMs: this.#house.clock.now() - since, acquiredAt }
-      const { phase, waitedMs, timeoutMs, stats, cause } = error
-      return new AcquireTimeoutError({ phase, waitedMs, timeoutMs, stats, cause, holds })
+      const ground = this.#grounds.get(scope)
+      if (ground?.lease) return ground
     }
-    return error
+    return undefined
+  }
+
+  /** An acquire's error, which names the lease that its caller holds, if that is a transaction's or a session's. */
+  naming(error: unknown, holder: LeasedGround | undefined = this.here()): unknown {
+    if (!(error instanceof AcquireTimeoutError) || error.holds || error.stats.name !== this.#house.pool) return error
+    const lease = holder?.lease
+    if (!lease) return error
+    const { tag, since, acquiredAt } = lease.origin
+    const holds = { connection: tag, heldMs: this.#house.clock.now() - since, acquiredAt }
+    const { phase, waitedMs, timeoutMs, stats, cause } = error
+    return new AcquireTimeoutError({ phase, waitedMs, timeoutMs, stats, cause, holds })
   }
 
   #optionsOf(scope: Scope): SessionOptions {

@@ -50,6 +50,30 @@ describe('PostgresPool.with()', () => {
     await expectSound(pool)
   })
 
+  test('with() says why there was no connection: the last failure to connect, or what its caller holds', async () => {
+    const clock = new FakeClock()
+    const lonely = createPool('postgres://ann@127.0.0.1:1/shop', { clock, queryTimeoutMs: 1_000 })
+    const refused = rejection(lonely.sql`select 1`)
+    await until(() => lonely.stats().openFailures > 0)
+    await clock.advance(1_000)
+    expect(await refused).toMatchObject({ code: 'ERR_QUERY_TIMEOUT', phase: 'queue', timeoutMs: 1_000 })
+    expect((await refused).message).toMatch(/the last attempt to connect failed: .*ECONNREFUSED/)
+    expect((await refused).cause).toMatchObject({
+      code: 'ERR_ACQUIRE_TIMEOUT',
+      phase: 'connect',
+      waitedMs: 1_000,
+      cause: { code: 'ERR_CONNECT' },
+    })
+    await lonely.close()
+
+    const pool = poolFor(db, { max: 1 })
+    const asks = (): Promise<Error> => rejection(pool.outside(() => pool.with({ timeoutMs: 30 }).sql`select 1`))
+    const held = await Promise.resolve(pool.transaction(asks))
+    expect(held.message).toContain('its caller already holds a lease')
+    expect(held.cause).toMatchObject({ phase: 'queue', timeoutMs: 30, holds: { connection: expect.any(String) } })
+    expect((await pool.use(asks)).message).toContain('its caller already holds a lease')
+  })
+
   test('with() ends a query in the queue of its connection, and not the one that runs', async () => {
     const clock = new FakeClock()
     const pool = poolFor(db, { max: 1, clock })
