@@ -60,7 +60,7 @@ test('http: two threads answer where they can share a port, within the limit, un
   const clients = load(port, ['/orders/1', '/estimate/1', '/orders/2', '/orders/3'], 32)
   await expect.poll(() => clients.counts.answered, { timeout: 20_000 }).toBeGreaterThan(200)
   example.child.kill('SIGTERM')
-  expect(await example.end()).toBe(0)
+  expect(await example.end(), example.stderr).toBe(0)
   const { reset, cut, wrong } = await clients.stop()
   expect({ reset, cut, wrong }).toEqual({ reset: 0, cut: 0, wrong: 0 })
   await database.sessionsToBe(0)
