@@ -3,6 +3,8 @@ interface Meaning {
   final?: boolean
   /** It is no PostgreSQL server, so it has no session that it could count. */
   stranger?: boolean
+  /** postgres.js's word for it. */
+  code?: 'SASL_SIGNATURE_MISMATCH' | 'AUTH_TYPE_NOT_IMPLEMENTED'
 }
 
 /** What the server says in a login cannot be, or is not supported. */
@@ -10,12 +12,20 @@ export class LoginError extends Error {
   override readonly name = 'LoginError'
   readonly final: boolean
   readonly stranger: boolean
+  readonly code: Meaning['code']
 
-  constructor(message: string, { final = false, stranger = false }: Meaning = {}) {
+  constructor(message: string, { final = false, stranger = false, code }: Meaning = {}) {
     super(message)
     this.final = final
     this.stranger = stranger
+    this.code = code
   }
+}
+
+/** A wrong proof, or none. */
+export function notProven(): LoginError {
+  const code = 'SASL_SIGNATURE_MISMATCH'
+  return new LoginError('the server did not prove that it knows the password', { final: true, code })
 }
 
 const kind = { authentication: 82, parameter: 83, key: 75, ready: 90, error: 69, notice: 78, version: 118 } as const
@@ -97,7 +107,7 @@ export class LoginGuard {
     if (method === auth.ok && (state === 'before' || state === 'asked' || state === 'proven')) {
       this.#state = 'authenticated'
     } else if (method === auth.ok && state !== 'authenticated') {
-      throw new LoginError('the server did not prove that it knows the password', { final: true })
+      throw notProven()
     } else if (state === 'before' && (method === auth.password || method === auth.md5 || method === auth.sasl)) {
       if (!this.#hasPassword) throw new LoginError('the server asks for a password, and none is set', { final: true })
       if (method === auth.md5 && details.length !== 4) throw new LoginError('the server sent a salt that is none')
@@ -109,7 +119,11 @@ export class LoginGuard {
     } else if (state === 'continued' && method === auth.saslFinal) {
       this.#state = 'proven'
     } else if (state === 'before' && method !== auth.saslContinue && method !== auth.saslFinal) {
-      throw new LoginError(`the server asks for an authentication (${method}) that is not supported`, { final: true })
+      const code = 'AUTH_TYPE_NOT_IMPLEMENTED'
+      throw new LoginError(`the server asks for an authentication (${method}) that is not supported`, {
+        final: true,
+        code,
+      })
     } else {
       throw new LoginError(`the server sent a step of the login (${method}) that does not follow the one before`)
     }

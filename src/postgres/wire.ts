@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { Frames, emptyCommandComplete } from './frames.ts'
-import { LoginError } from './login.ts'
+import { notProven } from './login.ts'
 import type { LoginGuard } from './login.ts'
 
 /** What a wire tells its connection. */
@@ -161,7 +161,7 @@ export class Wire extends EventEmitter {
 
   /** Called where the server's proof that it knows the password is wrong. Whoever opens it says goodbye. */
   destroy(): this {
-    const error = new LoginError('the server did not prove that it knows the password', { final: true })
+    const error = notProven()
     if (this.#listener) this.#listener.died(error)
     else this.kill(error)
     return this

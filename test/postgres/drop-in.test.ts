@@ -13,6 +13,7 @@ import { rejection, tcpServer } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
 import { createRole } from '../support/role.ts'
+import { authenticated, authentication, challenge, message, offer, scriptedServer } from '../support/scripted-server.ts'
 
 type Postgres = typeof plain
 type Options = NonNullable<Parameters<typeof dropIn>[1]>
@@ -467,7 +468,7 @@ const cases: readonly Case[] = [
       const seen: unknown[] = []
       const other = postgres(db.url, {
         max: 1,
-        onnotice: ({ severity, message }) => void seen.push({ severity, message }),
+        onnotice: (notice) => void seen.push([notice['severity'], notice['message']]),
       })
       await other.unsafe(`do $$ begin raise notice 'hello'; end $$`)
       await other.end()
@@ -663,6 +664,18 @@ describe('errors of connections are those of postgres.js, with ours as their cau
     const error = await rejection(make({ password: 'wrong' })`select 1`)
     expect(error).toBeInstanceOf(plain.PostgresError)
     expect(error).toMatchObject({ name: 'PostgresError', code: '28P01', cause: { code: 'ERR_CONNECT' } })
+  })
+
+  test.each([
+    ['SASL_SIGNATURE_MISMATCH', [offer, challenge, authentication(12, 'v=d3Jvbmc=')]],
+    ['SASL_SIGNATURE_MISMATCH', [offer, authenticated]],
+    ['AUTH_TYPE_NOT_IMPLEMENTED', [authentication(2)]],
+    ['MESSAGE_NOT_SUPPORTED', [message('v', '\0\0\0\0\0\0\0\0')]],
+  ])('%s', async (code, script) => {
+    await using server = await scriptedServer(...script)
+    const error = await rejection(make({ host: '127.0.0.1', port: server.port })`select 1`)
+    expect(error).toMatchObject({ code, cause: { code: 'ERR_CONNECT' } })
+    expect(server.sockets).toBe(1)
   })
 
   test('CONNECT_TIMEOUT', async () => {

@@ -7,6 +7,15 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import dropIn from '../../src/postgres/index.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import {
+  authenticated,
+  challenge,
+  fatal,
+  keyAndReady,
+  message,
+  offer,
+  scriptedServer,
+} from '../support/scripted-server.ts'
 
 type Postgres = typeof plain
 
@@ -49,11 +58,14 @@ async function kill(): Promise<void> {
 const running = (text: string): Promise<void> =>
   until(async () => (await db.sessions()).some((s) => s.state === 'active' && s.query.includes(text)), text)
 
+/** Another instance of the same maker, for a server that keeps to a script. */
+type Other = (port: number, options?: plain.Options<{}>) => plain.Sql
+
 interface Finding {
   readonly what: string
   readonly max?: number
   readonly options?: plain.Options<{}>
-  readonly run: (sql: plain.Sql) => Promise<unknown>
+  readonly run: (sql: plain.Sql, other: Other) => Promise<unknown>
   /** What postgres.js 3.4.9 does. Where it does better one day, this test tells. */
   readonly plain: unknown
   readonly ours: unknown
@@ -234,7 +246,65 @@ const findings: readonly Finding[] = [
     plain: '26000',
     ours: next,
   },
+  {
+    what: 'end() after a connection was lost in the middle of a query',
+    run: async (sql) => {
+      const lost = fate(sql`select pg_sleep(30), 8 as eight`)
+      await running('eight')
+      await kill()
+      return [await lost, await fate(sql.end())]
+    },
+    plain: ['CONNECTION_CLOSED', 'hangs'],
+    ours: ['CONNECTION_CLOSED', 'resolved'],
+  },
+  {
+    what: 'three queries whose plan has become invalid get one answer',
+    run: async (sql) => {
+      await sql`create table if not exists planned (a int)`
+      const ask = (): plain.PendingQuery<plain.Row[]> => sql`select * from planned where a > ${0}`.execute()
+      await ask()
+      const there = plain(db.url, { max: 1 })
+      await there`alter table planned add column ${there(`b${++columns}`)} int`
+      await there.end()
+      return fates(ask(), ask(), ask())
+    },
+    plain: [[], 'hangs', 'hangs'],
+    ours: [[], [], []],
+  },
+  {
+    what: 'a server that accepts and closes is asked without end, and nobody hears of it',
+    run: async (_, other) => {
+      await using server = await scriptedServer((socket) => socket.end())
+      const came = await fate(other(server.port)`select 1`)
+      return [came, server.sockets > 3]
+    },
+    plain: ['hangs', true],
+    ours: ['CONNECTION_CLOSED', false],
+  },
+  {
+    what: 'a server that is full is asked once for each of those who wait',
+    run: async (_, other) => {
+      await using server = await scriptedServer((socket) => socket.end(fatal('53300', 'too many clients')))
+      const sql = other(server.port)
+      const came = await fates(...Array.from({ length: 9 }, () => sql`select 1`.execute()))
+      return [new Set(came), server.sockets]
+    },
+    plain: [new Set(['53300']), 9],
+    ours: [new Set(['53300']), 1],
+  },
+  {
+    what: 'a server that leaves out the proof that it knows the password is taken at its word',
+    run: async (_, other) => {
+      const answer = Buffer.concat([message('C', 'SELECT 0\0'), message('Z', 'I')])
+      await using server = await scriptedServer(offer, challenge, Buffer.concat([authenticated, keyAndReady]), answer)
+      return await fate(other(server.port).unsafe('select 1'))
+    },
+    plain: [],
+    ours: 'SASL_SIGNATURE_MISMATCH',
+  },
 ]
+
+let columns = 0
 
 function one(sql: plain.ISql): plain.PendingQuery<plain.Row[]> {
   return sql`select ${1}::int as next`
@@ -261,43 +331,86 @@ describe('what postgres.js does on one connection, and what it does not do here'
   ] as const) {
     test.each(findings)(`${name}: $what`, async ({ max = 1, options, run, ...expected }) => {
       const sql = postgres(db.url, { max, backoff: false, onnotice: () => undefined, ...options })
+      const others: plain.Sql[] = []
       neverMs = name === 'plain' ? hangsMs : comesMs
       try {
         if (options?.fetch_types !== false) await warm(sql)
-        const came = await run(sql)
+        const came = await run(sql, (port, more) => {
+          const url = `postgres://ann:secret@127.0.0.1:${port}/shop`
+          const another = postgres(url, { max: 1, backoff: false, fetch_types: false, ...more })
+          others.push(another)
+          return another
+        })
         expect(came).toEqual(expected[name])
       } finally {
-        await fate(sql.end({ timeout: 0 }))
+        for (const each of [sql, ...others]) await fate(each.end({ timeout: 0 }))
         await kill()
       }
     })
   }
 })
 
-describe('what ends the process of postgres.js', () => {
+describe('what ends the process of postgres.js, or does not let it end', () => {
   const root = fileURLToPath(new URL('../..', import.meta.url))
 
-  async function program(from: string, options: string): Promise<string> {
-    const text = `
+  /** How a program ends; what it prints, if it ends by itself. */
+  async function program(from: string, options: string, text: string): Promise<string> {
+    const whole = `
       import postgres from '${from}'
-      const sql = postgres(process.env.URL, { max: 1, ${options} })
-      const said = await sql\`select 1\`.then(() => 'resolved', (error) => 'rejected: ' + (error.code ?? error.message))
-      console.log(said)
-      process.exit()`
-    const run = promisify(execFile)(process.execPath, ['--input-type=module', '-e', text], {
+      const sql = postgres(process.env.URL, { max: 1, onnotice: () => undefined, ${options} })
+      const shown = (promise) => promise.then(() => 'resolved', (error) => 'rejected: ' + (error.code ?? error.message))
+      ${text}`
+    const run = promisify(execFile)(process.execPath, ['--input-type=module', '-e', whole], {
       cwd: root,
       env: { ...process.env, URL: db.url },
-      timeout: 20_000,
+      // Only theirs has to be stopped.
+      timeout: from === 'postgres' ? 3_000 : 20_000,
     })
     return run.then(
       ({ stdout }) => stdout.trim(),
-      ({ code, stderr }: { code: number; stderr: string }) => `ended with ${code}: ${/mine/.exec(stderr)?.[0]}`,
+      ({ code, stdout, stderr }: { code: number | null; stdout: string; stderr: string }) =>
+        code === null ? `goes on: ${stdout.trim()}` : `ended with ${code}: ${/mine|57014|TypeError/.exec(stderr)?.[0]}`,
     )
   }
 
-  test('a password that rejects', async () => {
-    const options = `password: () => Promise.reject(Object.assign(new Error('mine'), { code: 'MINE' }))`
-    expect(await program('postgres', options)).toBe('ended with 1: mine')
-    expect(await program('millpond/postgres', options)).toBe('rejected: MINE')
+  // What nobody has caught ends it before that.
+  const ask = 'console.log(await shown(sql`select 1`)); setTimeout(() => process.exit(), 50)'
+
+  test.each([
+    [
+      'a password that rejects',
+      `password: () => Promise.reject(Object.assign(new Error('mine'), { code: 'MINE' }))`,
+      ask,
+      ['ended with 1: mine', 'rejected: MINE'],
+    ],
+    [
+      'a question for the types of arrays that fails',
+      'connection: { statement_timeout: 1 }, fetch_types: true',
+      `const lock = postgres(process.env.URL, { max: 1, fetch_types: false })
+       await lock.unsafe('begin; lock table pg_catalog.pg_type in access exclusive mode')
+       ${ask}`,
+      ['ended with 1: 57014', 'rejected: 57014'],
+    ],
+    [
+      'release() of a reserved connection that was lost',
+      '',
+      `const other = postgres(process.env.URL, { max: 1 })
+       const reserved = await sql.reserve()
+       const [{ pid }] = await reserved\`select pg_backend_pid() as pid\`
+       await other\`select pg_terminate_backend(\${pid}::int)\`
+       await new Promise((resolve) => setTimeout(resolve, 200))
+       reserved.release()
+       ${ask}`,
+      ['ended with 1: TypeError', 'resolved'],
+    ],
+    [
+      'nothing: an idle connection keeps it alive',
+      '',
+      'console.log(await shown(sql`select 1`))',
+      ['goes on: resolved', 'resolved'],
+    ],
+  ])('%s', async (_, options, text, [theirs, ours]) => {
+    const said = await Promise.all(['postgres', 'millpond/postgres'].map((from) => program(from, options, text)))
+    expect(said).toEqual([theirs, ours])
   })
 })
