@@ -10,6 +10,7 @@ import type { Address } from './dial.ts'
 import { serverError } from './connect-error.ts'
 import type { ErrorFields, TransactionStatus } from './frames.ts'
 import { keepStream } from './copy.ts'
+import { Prelude } from './prelude.ts'
 import { cancelUnsent, freeze, rejectEarly } from './query.ts'
 import type { RawQuery } from './query.ts'
 import { Traces, traceOfText } from './reset.ts'
@@ -105,6 +106,17 @@ export class Connection {
     return this.#wire.frames.status
   }
 
+  /** A transaction begins with what is run next. */
+  get begins(): boolean {
+    return this.#wire.prelude?.unsent ?? false
+  }
+
+  /** What BEGIN was answered with, if that is an error. */
+  get beginFailure(): Error | undefined {
+    const failure = this.#wire.prelude?.failure
+    return failure && serverError(failure)
+  }
+
   get isLost(): boolean {
     return this.#lost !== undefined
   }
@@ -176,6 +188,16 @@ export class Connection {
     if (!unfinished || !open || !this.#queue.remove(task)) return
     task.query.reject(new SessionBusyError(open))
     task.done()
+  }
+
+  /** Sends BEGIN with what is run next. Where that fails, so does this, and nothing of it has been done. */
+  beginWithNext(text: string): void {
+    this.#wire.prelude = new Prelude(text)
+  }
+
+  /** What is run next begins no transaction any more. */
+  withdrawBegin(): void {
+    if (this.begins) this.#wire.prelude = undefined
   }
 
   /** Runs a statement of the pool's own. The signal ends the waiting, not the statement. */
@@ -253,6 +275,7 @@ export class Connection {
     this.#current = task
     if (task.own !== this.#plain) this.#inner.plain((this.#plain = task.own))
     if (!task.own) keepStream(task, this.#streaming)
+    if (this.#wire.prelude?.unsent) this.#inner.tell(this.#wire.prelude.text)
     query.watch?.sent?.(this.identity.tag)
     this.#inner.handler(query)
     freeze(query)

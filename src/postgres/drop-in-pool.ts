@@ -86,12 +86,16 @@ class DropInPool implements FaceHouse {
     this.#manyConnections = this.#pool.stats().max > 1 || loopStops()
     const { name } = this.#pool
     const { clock = systemClock, resetTimeoutMs = 5_000, acquireTimeoutMs = Infinity, log } = settings.pool
+    const looksFirst = settings.hooks.onAcquire !== undefined
     const ambient = new Ambient<Scope>(false)
     const house = { pool: name, template: this.template, ambient, clock, commitGraceMs: resetTimeoutMs }
-    this.#transactions = new Transactions(house, (wanted) => this.#pool.acquire(wanted))
+    this.#transactions = new Transactions(house, {
+      tryAcquire: () => (looksFirst ? undefined : this.#pool.tryAcquire()),
+      acquire: (wanted) => this.#pool.acquire(wanted),
+    })
     this.oneShots = new OneShots(this.#pool, {
       debug: this.template.options.debug,
-      looksFirst: settings.hooks.onAcquire !== undefined,
+      looksFirst,
       holders: this.#transactions,
     })
     const { queryTimeoutMs, queryText } = settings

@@ -260,7 +260,8 @@ const fieldNames: Readonly<Record<string, string>> = {
   R: 'routine',
 }
 
-function errorFields(payload: Buffer): ErrorFields {
+/** Of an ErrorResponse or a NoticeResponse. */
+export function errorFields(payload: Buffer): ErrorFields {
   const fields: Record<string, string> = {}
   let at = 0
   while (at < payload.length && payload[at] !== 0) {

@@ -89,7 +89,10 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       clock: settings.pool.clock ?? systemClock,
       commitGraceMs: settings.pool.resetTimeoutMs ?? 5_000,
     }
-    this.#transactions = new Transactions<T>(house, (wanted) => this.#pool.acquire(wanted).catch(this.#nameHeld))
+    this.#transactions = new Transactions<T>(house, {
+      tryAcquire: () => (looksFirst ? undefined : this.#pool.tryAcquire()),
+      acquire: (wanted) => this.#pool.acquire(wanted).catch(this.#nameHeld),
+    })
     const oneShots = new OneShots(this.#pool, { debug, looksFirst, holders: this.#transactions })
     this.#deadlines = new Deadlines({
       clock: house.clock,

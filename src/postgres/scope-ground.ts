@@ -10,8 +10,8 @@ export interface Ground {
   readonly outermost: boolean
   /** Throws before `enter` has resolved, and once it belongs to somebody else. */
   readonly connection: Connection
-  /** Waits for the connection. */
-  enter(signal: AbortSignal): Promise<void>
+  /** Waits for the connection, until the signal aborts. Undefined if it could be had at once: then no signal is made. */
+  enter(signal: () => AbortSignal): Promise<void> | undefined
   /** Gives it back; waits until that is done. Does nothing if it was never had. */
   leave(): Promise<void>
   /** The connection is of no use any more. */
@@ -26,17 +26,24 @@ export interface Statements {
 
 const notEntered = 'bug: a connection was used before it was there'
 
+/** Where leases come from. */
+export interface LeaseSource {
+  /** One that can be had at once. Throws where none may be had any more. */
+  now(): Lease<Connection> | undefined
+  wait(signal: AbortSignal): Promise<Lease<Connection>>
+}
+
 /** A lease of its own. */
 export class LeasedGround implements Ground {
   readonly statements: Statements
   readonly outermost = true
-  readonly #acquire: (signal: AbortSignal) => Promise<Lease<Connection>>
+  readonly #source: LeaseSource
   #lease: Lease<Connection> | undefined
   #ruined: Promise<void> | undefined
 
-  constructor(begin: string, acquire: (signal: AbortSignal) => Promise<Lease<Connection>>) {
+  constructor(begin: string, source: LeaseSource) {
     this.statements = { begin, commit: 'COMMIT', rollback: 'ROLLBACK' }
-    this.#acquire = acquire
+    this.#source = source
   }
 
   get connection(): Connection {
@@ -49,13 +56,21 @@ export class LeasedGround implements Ground {
     return this.#lease?.released ? undefined : this.#lease
   }
 
-  async enter(signal: AbortSignal): Promise<void> {
-    this.#lease = await this.#acquire(signal)
+  enter(signal: () => AbortSignal): Promise<void> | undefined {
+    this.#lease = this.#source.now()
+    return this.#lease ? undefined : this.#wait(signal())
   }
 
-  async leave(): Promise<void> {
-    await this.#ruined
-    await this.#lease?.release()
+  async #wait(signal: AbortSignal): Promise<void> {
+    this.#lease = await this.#source.wait(signal)
+  }
+
+  leave(): Promise<void> {
+    const { lease } = this
+    if (!lease) return this.#ruined ?? Promise.resolve()
+    // What is run next is somebody else's.
+    if (lease.lives) lease.connection.withdrawBegin()
+    return lease.release()
   }
 
   ruin(error: Error): void {
@@ -94,8 +109,9 @@ export class SavepointGround implements Ground {
     return this.#around.connection
   }
 
-  enter(signal: AbortSignal): Promise<void> {
+  enter(signalOf: () => AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
+      const signal = signalOf()
       let left = false
       const begin = (done: () => void): void => {
         if (left) return done()

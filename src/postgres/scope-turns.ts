@@ -34,6 +34,10 @@ export class Turns {
   #open = false
   #change: Deferred<void> | undefined
 
+  get isOpen(): boolean {
+    return this.#open
+  }
+
   get idle(): boolean {
     return !this.#busy && this.#waiting.size === 0
   }

@@ -47,8 +47,8 @@ const lookMs = 20
  * One transaction or savepoint.
  *
  * State
- *   begun     a promise: the connection is there, and BEGIN or SAVEPOINT has been answered. Begins with the first
- *             query, if not before
+ *   begun     a promise: the connection is there, and SAVEPOINT has been answered, or BEGIN is to go out with the first
+ *             query. Begins with that, if not before
  *   turns     what runs in it, one after the other: its queries, and each savepoint in it from its beginning to its end
  *   closed    takes no more turns; those it has taken still run
  *   over      nothing more of it reaches the connection, but for what ends it
@@ -72,7 +72,7 @@ export class Scope implements Surrounding {
   readonly #house: House
   readonly #ground: Ground
   readonly #turns = new Turns()
-  readonly #entering = new AbortController()
+  #entering: AbortController | undefined
   #entered = false
   #begun: Promise<void> | undefined
   #closed = false
@@ -121,7 +121,7 @@ export class Scope implements Surrounding {
 
   // ── Running ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Resolves when its first query can run. Rejects as an acquire does, or with what BEGIN was answered with. */
+  /** Resolves when its first query can run. Rejects as an acquire does, or with what SAVEPOINT was answered with. */
   begin(): Promise<void> {
     this.#begun ??= this.#begin()
     return this.#begun
@@ -191,7 +191,7 @@ export class Scope implements Surrounding {
     let connection: Connection
     try {
       connection = this.connection
-      if (connection.status === 'I') throw endedByStatement()
+      if (isOutside(connection)) throw connection.beginFailure ?? endedByStatement()
     } catch (error) {
       query.reject(error)
       return done()
@@ -214,11 +214,16 @@ export class Scope implements Surrounding {
   }
 
   async #begin(): Promise<void> {
-    const { statements } = this.#ground
+    const { statements, outermost } = this.#ground
     try {
-      await this.#ground.enter(this.#entering.signal)
+      const entering = this.#ground.enter(() => {
+        this.#entering = new AbortController()
+        return this.#entering.signal
+      })
+      if (entering) await entering
       this.#entered = true
-      await this.connection.askTask(statements.begin, { told: true }).rows
+      if (outermost) this.connection.beginWithNext(statements.begin)
+      else await this.connection.askTask(statements.begin, { told: true }).rows
       this.#turns.open()
     } catch (error) {
       this.#dead ??= { error }
@@ -257,7 +262,8 @@ export class Scope implements Surrounding {
   async drained(signal?: AbortSignal): Promise<void> {
     this.#closed = true
     if (!this.#begun) return
-    await orAborted(this.#drained(), signal)
+    if (this.#isQuiet) this.#checkStatus()
+    else await orAborted(this.#drained(), signal)
   }
 
   /**
@@ -287,18 +293,35 @@ export class Scope implements Surrounding {
       // Nothing tells of a cursor or a COPY that its reader has left.
       if (!this.#turns.idle) await Promise.race([this.#turns.changed(), sleep(lookMs)])
     }
+    await this.connection.whenIdle()
+    this.#checkStatus()
+  }
+
+  /** Has begun, and nothing runs or waits. */
+  get #isQuiet(): boolean {
+    if (!this.#turns.isOpen || !this.#turns.idle) return false
     const { connection } = this
-    await connection.whenIdle()
+    return connection.idle && !connection.isLost
+  }
+
+  /** Throws if there is nothing to commit any more. */
+  #checkStatus(): void {
+    const { connection } = this
     // The server would answer COMMIT with a rollback, and no error.
     if (connection.status === 'E') {
       throw this.#failure ?? new PoolError('ERR_TRANSACTION_FAILED', 'A statement has failed the transaction.')
     }
-    if (connection.status === 'I') throw endedByStatement()
+    if (isOutside(connection)) throw connection.beginFailure ?? endedByStatement()
   }
 
   async #commit(signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted()
     const { statements, outermost } = this.#ground
+    if (this.connection.begins) {
+      // Nothing was run in it.
+      this.#over = true
+      return await this.#ground.leave()
+    }
     const { rows, task } = this.connection.askTask(statements.commit, { told: true })
     const tooLate = outermost && signal ? new AbortController() : undefined
     let timer: Timer | undefined
@@ -325,7 +348,7 @@ export class Scope implements Surrounding {
   }
 
   async #rollback(why: unknown): Promise<void> {
-    this.#entering.abort(why)
+    this.#entering?.abort(why)
     this.#turns.drop(why)
     await this.#begun?.catch(nothing)
     if (this.#entered) await this.#undo()
@@ -355,6 +378,11 @@ export class Scope implements Surrounding {
 }
 
 function nothing(): void {}
+
+/** What would be run now would not be part of a transaction. */
+function isOutside(connection: Connection): boolean {
+  return connection.status === 'I' && !connection.begins && !connection.isLost
+}
 
 function unfinished(): PoolError {
   return new PoolError('ERR_UNFINISHED', 'Cannot end a transaction with a COPY or a cursor of it still open.')

@@ -35,6 +35,8 @@ export interface Inner {
   plain(on: boolean): void
   /** Whether the user's `debug` hears of what is handed over now: not of what the pool asks by itself. */
   told: () => boolean
+  /** Has `debug` hear of a statement that is sent beside postgres.js. */
+  tell(text: string): void
 }
 
 export interface Session {
@@ -86,6 +88,11 @@ export class Template {
     let dialed = false
     const transform = switchable(this.options.transform)
     const { debug } = this.options
+    let id: unknown
+    const heard = (...values: unknown[]): void => {
+      id = values[0]
+      if (inner.told() && typeof debug === 'function') debug(...values)
+    }
     const options = {
       ...fixed,
       ...this.sql.options,
@@ -101,7 +108,7 @@ export class Template {
       shared: { retries: 0, typeArrayMap: this.options.shared.typeArrayMap },
       target_session_attrs: null,
       transform: transform.current,
-      debug: typeof debug === 'function' ? (...values: unknown[]) => void (inner.told() && debug(...values)) : debug,
+      debug: typeof debug === 'function' ? heard : debug,
       socket: () => {
         // It cannot come here a second time, since it never sees its socket close. If it did, it gets a dead one.
         if (dialed) wire.kill(new Error('bug: a second socket was asked for'))
@@ -112,7 +119,13 @@ export class Template {
     const sql = postgres(options as unknown as postgres.Options<Types>)
     const unsafe = (text: string, parameters: readonly unknown[] = []): RawQuery =>
       sql.unsafe(text, [...parameters] as never[]) as unknown as RawQuery
-    const inner: Inner = { handler: unsafe('').handler, unsafe, plain: transform.plain, told: () => false }
+    const inner: Inner = {
+      handler: unsafe('').handler,
+      unsafe,
+      plain: transform.plain,
+      told: () => false,
+      tell: (text) => void (typeof debug === 'function' && debug(id, text, [], [])),
+    }
     return inner
   }
 }

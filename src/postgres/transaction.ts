@@ -21,17 +21,24 @@ const conflicts: ReadonlySet<string> = new Set(['40001', '40P01'])
 
 type Callback<T extends Types, R> = (sql: TransactionSql<T>) => R | PromiseLike<R>
 
+/** How a pool lends connections to its transactions. */
+export interface Acquirer {
+  /** One that can be had at once, or undefined. Throws as `acquire` rejects. */
+  tryAcquire: () => Lease<Connection> | undefined
+  acquire: (options: AcquireOptions) => Promise<Lease<Connection>>
+}
+
 /** The transactions of one pool. */
 export class Transactions<T extends Types = {}> {
   readonly #house: House
-  readonly #acquire: (options: AcquireOptions) => Promise<Lease<Connection>>
+  readonly #acquirer: Acquirer
   /** How the transactions were begun that savepoints may be asked for in. */
   readonly #begun = new WeakMap<Scope, SessionOptions>()
   readonly #grounds = new WeakMap<Scope, LeasedGround>()
 
-  constructor(house: House, acquire: (options: AcquireOptions) => Promise<Lease<Connection>>) {
+  constructor(house: House, acquirer: Acquirer) {
     this.#house = house
-    this.#acquire = acquire
+    this.#acquirer = acquirer
   }
 
   /** A savepoint of the transaction that the caller is in; else a transaction of its own. */
@@ -63,12 +70,18 @@ export class Transactions<T extends Types = {}> {
     // It is bound by what is around it here, wherever its first query will be run.
     const { deadlines } = this.#house.template
     const around = deadlines?.here
-    const ground = new LeasedGround(beginStatement(options), (signal) =>
-      limit.acquiring((timeoutMs) => {
-        const wanted = timeoutMs === undefined ? { signal } : { signal, timeoutMs }
-        return this.#acquire(around ? deadlines.acquiring(wanted, around) : wanted)
-      }),
-    )
+    const bound = (wanted: AcquireOptions): AcquireOptions => (around ? deadlines.acquiring(wanted, around) : wanted)
+    const { tryAcquire, acquire } = this.#acquirer
+    const ground = new LeasedGround(beginStatement(options), {
+      now() {
+        limit.start()
+        limit.signalIfAny?.throwIfAborted()
+        bound({})
+        return tryAcquire()
+      },
+      wait: (signal) =>
+        limit.acquiring((timeoutMs) => acquire(bound(timeoutMs === undefined ? { signal } : { signal, timeoutMs }))),
+    })
     const scope = new Scope(this.#house, ground)
     this.#begun.set(scope, options)
     this.#grounds.set(scope, ground)

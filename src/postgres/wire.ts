@@ -5,6 +5,7 @@ import type { Deferred } from '../deferred.ts'
 import { Frames, emptyCommandComplete } from './frames.ts'
 import { notProven } from './login.ts'
 import type { LoginGuard } from './login.ts'
+import type { Prelude } from './prelude.ts'
 
 /** What a wire tells its connection. */
 export interface WireListener {
@@ -31,6 +32,7 @@ export class ServerClosedError extends Error {
  *   cut       postgres.js has been told an error; it neither hears nor reaches the socket any more
  *   released  (a promise) the server has let the session go: its FIN was seen. Rejects when the socket ended without.
  *   guard     looks at all that comes before postgres.js does, until the session is ready
+ *   prelude   goes out with the next query, and is answered before it
  *
  * postgres.js never sees a socket close. To it, a close is the sign to connect again, at once or with the next query:
  * on a new session that knows nothing of the old one's transaction, with answers left over from the old one. An error
@@ -38,6 +40,7 @@ export class ServerClosedError extends Error {
  */
 export class Wire extends EventEmitter {
   readonly frames: Frames = new Frames()
+  prelude: Prelude | undefined
   readonly #socket: Socket
   #guard: LoginGuard | undefined
   #listener: WireListener | undefined
@@ -142,7 +145,9 @@ export class Wire extends EventEmitter {
     const written = (error?: Error | null): void => {
       if (!error) done?.()
     }
-    this.#socket.write(chunk, done && written)
+    const bytes = this.prelude ? this.prelude.before(chunk) : chunk
+    if (bytes.length > 0) this.#socket.write(bytes, done && written)
+    else done?.()
     this.#listener?.wrote()
     // One query at a time: there is never so much on its way that postgres.js would have to hold back.
     return true
@@ -171,7 +176,11 @@ export class Wire extends EventEmitter {
 
   #arrived(bytes: Buffer): void {
     if (!this.#live) return
-    const chunk = this.#guard ? this.#guarded(this.#guard, bytes) : bytes
+    const chunk = this.#guard
+      ? this.#guarded(this.#guard, bytes)
+      : this.prelude?.pending
+        ? this.#after(this.prelude, bytes)
+        : bytes
     if (chunk.length === 0) return
     let from = 0
     for (;;) {
@@ -199,6 +208,13 @@ export class Wire extends EventEmitter {
       this.#listener?.died(error)
       return nothing
     }
+  }
+
+  /** What is not the answer to the prelude. */
+  #after(prelude: Prelude, bytes: Buffer): Buffer {
+    const { passed, send } = prelude.accept(bytes)
+    if (send) this.#socket.write(send)
+    return passed
   }
 
   #end(how: 'fin' | 'other', cause: unknown): void {

@@ -97,23 +97,7 @@ const seenToRun = (text: string, state?: string): Promise<void> =>
   )
 
 describe('transaction() whose session is ended', () => {
-  test('transaction() rejects before BEGIN is answered, and never calls its callback', async () => {
-    await using gated = await gate()
-    const pool = make({ port: gated.port })
-    await pool.sql`select 'warm'`
-    gated.hold('BEGIN ISOLATION')
-    let called = false
-    const attempt = rejection(pool.transaction(() => void (called = true), { isolation: 'serializable', retries: 3 }))
-    await until(() => gated.holds)
-    await seenToRun('BEGIN ISOLATION', 'idle in transaction')
-    await terminate('BEGIN ISOLATION')
-    gated.drop()
-    expect(await attempt).toBeInstanceOf(ConnectionLostError)
-    expect(called).toBe(false)
-    expect([...(await pool.sql`select 1 as one`)]).toEqual([{ one: 1 }])
-  })
-
-  test('transaction({ lazy: true }) sends none of its queries when the session ends before BEGIN is answered', async () => {
+  test('transaction() runs none of its queries elsewhere when the session ends before BEGIN is answered', async () => {
     await using gated = await gate()
     const { name, read } = await table()
     const pool = make({ port: gated.port })
@@ -134,6 +118,7 @@ describe('transaction() whose session is ended', () => {
         { isolation: 'serializable', lazy: true },
       ),
     )
+    await until(() => gated.holds)
     await seenToRun('BEGIN ISOLATION', 'idle in transaction')
     await terminate('BEGIN ISOLATION')
     gated.drop()
@@ -141,6 +126,28 @@ describe('transaction() whose session is ended', () => {
     expect(inside).toHaveLength(5)
     for (const error of inside!) expect(error).toBeInstanceOf(ConnectionLostError)
     expect(await read()).toEqual([])
+  })
+
+  test('transaction({ signal }) that is aborted before BEGIN is answered leaves its connection as it was', async () => {
+    await using gated = await gate()
+    const pool = make({ port: gated.port, max: 1 })
+    await pool.sql`select 'warm'`
+    for (const text of ['select 1; select 2', 'select 1']) {
+      gated.hold('BEGIN READ ONLY')
+      const aborting = new AbortController()
+      const reason = new Error('enough')
+      const { signal } = aborting
+      const attempt = rejection(
+        pool.transaction((sql) => sql.unsafe(text, [], { prepare: true }), { signal, readOnly: true }),
+      )
+      await until(() => gated.holds)
+      aborting.abort(reason)
+      gated.open()
+      expect(await attempt).toBe(reason)
+      const [row] = await pool.sql`select 3 as a, current_setting('transaction_read_only') as b`
+      expect(row).toEqual({ a: 3, b: 'off' })
+    }
+    expect(pool.stats().opens).toBe(1)
   })
 
   test('transaction() runs nothing on another connection after its own was lost', async () => {
