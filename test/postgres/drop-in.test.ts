@@ -499,7 +499,11 @@ const cases: readonly Case[] = [
         debug: (...[, text]) => void seen.push(/^\w+/.exec(text.toLowerCase())?.[0] ?? text),
       })
       await other.begin((t) => t.savepoint((s) => s`select 1`))
-      await other.begin(() => Promise.reject(new Error('undo'))).catch(() => undefined)
+      const undone = other.begin(async (t) => {
+        await t`select 2`
+        throw new Error('undo')
+      })
+      await undone.catch(() => undefined)
       const listener = await other.listen(`debug ${randomUUID()}`, () => undefined)
       await listener.unlisten()
       await other.end()
