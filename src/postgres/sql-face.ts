@@ -183,6 +183,9 @@ function shownOptions({ template, settings, parameters }: FaceHouse): object {
     parameters,
     connection,
     max: pool.max ?? 10,
+    idle_timeout: secondsOf(pool.idleTimeoutMs),
+    connect_timeout: secondsOf(pool.connectTimeoutMs),
+    max_lifetime: secondsOf(pool.maxLifetimeMs),
     fetch_types: fetchTypes,
     target_session_attrs: settings.target === 'any' ? null : settings.target,
   })
@@ -193,6 +196,10 @@ async function subscribe(): Promise<never> {
     'ERR_NOT_SUPPORTED',
     'Cannot subscribe: logical replication is not supported. Give it an instance of postgres.js of its own, outside of the limit.',
   )
+}
+
+function secondsOf(ms = Infinity): number | null {
+  return ms === Infinity ? null : ms / 1_000
 }
 
 /** Keeps what the server says of itself in `parameters`; whoever listens hears of changes only. */

@@ -2,10 +2,11 @@ import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import plain from 'postgres'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import dropIn, { createPool } from '../../src/postgres/index.ts'
 import { ConnectError } from '../../src/errors.ts'
 import { dropInOptions } from '../../src/postgres/drop-in-options.ts'
@@ -132,6 +133,26 @@ const cases: readonly Case[] = [
         return [strip(inserted), strip(updated), strip(several), count]
       }),
   },
+  {
+    about: 'every way to name the columns of inserts and updates',
+    run: (sql) =>
+      sql.begin(async (t) => {
+        await t`create temp table w (name text, age int)`
+        const [ann, bob] = [
+          { name: 'Ann', age: 1 },
+          { name: 'Bob', age: 2 },
+        ] as const
+        const columns = ['name', 'age'] as const
+        await t`insert into w ${t(ann, 'name', 'age')}`
+        await t`insert into w ${t(ann, columns)}`
+        await t`insert into w ${t(ann)}`
+        await t`insert into w ${t([ann, bob])}`
+        await t`insert into w ${t([ann, bob], 'age')}`
+        await t`update w set ${t({ name: 'Eve', age: 3 }, 'name', 'age')} where age = 1`
+        await t`update w set ${t({ name: 'Joe', age: 4 })} where age = 2 and name is null`
+        return t`select ${t('name', 'age')}, count(*) from w group by name, age order by 1, 2`
+      }),
+  },
   // ── Building queries ──
   {
     about: 'fragments',
@@ -141,6 +162,17 @@ const cases: readonly Case[] = [
     about: 'lists of fragments',
     run: (sql) =>
       sql`select name from ${people(sql)} order by ${['age', 'name'].map((c, i) => sql`${i ? sql`,` : sql``} ${sql(c)} desc`)}`,
+  },
+  {
+    about: 'lists of fragments in fragments',
+    run: (sql) =>
+      sql`select name from ${people(sql)} order by ${Object.entries({ age: 'asc', name: 'desc' }).flatMap(
+        ([column, order], i) => [i ? sql`,` : sql``, sql`${sql(column)} ${order === 'desc' ? sql`desc` : sql`asc`}`],
+      )}`,
+  },
+  {
+    about: 'a value or a fragment',
+    run: (sql) => sql`select ${[null, 'y'].map((value) => value ?? sql`upper('x')`)[0] ?? null} as a`,
   },
   { about: 'functions in place of values', run: (sql) => sql`select ${sql`upper('a')`} as a` },
   { about: 'names', run: (sql) => sql`select ${sql('x.a')} from (select 1 as a) as ${sql('x')}` },
@@ -196,9 +228,18 @@ const cases: readonly Case[] = [
     },
   },
   { about: 'values', run: (sql) => sql`select 1 as a, 2 as a`.values() },
+  {
+    about: 'the parsers of columns',
+    run: async (sql) => {
+      const { columns } = await sql`select 1::int as a, now() as b, '{}'::json as c`.values()
+      return columns.map(({ parser }) => typeof parser)
+    },
+  },
   { about: 'raw', run: async (sql) => (await sql`select 1 as a, 'x' as b`.raw()).map((row) => row.map(String)) },
   { about: 'a file', run: (sql) => sql.file(join(folder, 'select.sql')) },
   { about: 'a file with parameters', run: (sql) => sql.file(join(folder, 'parameters.sql'), ['x', 'y']) },
+  { about: 'a file by its URL', run: (sql) => sql.file(pathToFileURL(join(folder, 'select.sql'))) },
+  { about: 'a file with options', run: (sql) => sql.file(join(folder, 'select.sql'), { cache: false }) },
   { about: 'a file that is not there', run: (sql) => sql.file(join(folder, 'nothing.sql')) },
   { about: 'several statements', run: (sql) => sql`select 1 as a; select 2 as b`.simple() },
   {
@@ -281,6 +322,13 @@ const cases: readonly Case[] = [
       }),
   },
   {
+    about: 'savepoint as a tag',
+    run: (sql) =>
+      sql.begin(
+        (t) => (t.savepoint as unknown as plain.ISql)`select 7 as seven` as Promise<plain.RowList<plain.Row[]>>,
+      ),
+  },
+  {
     about: 'the outer tag is outside of the transaction',
     run: (sql) =>
       sql.begin(
@@ -315,6 +363,32 @@ const cases: readonly Case[] = [
       },
     },
     run: (sql) => sql`select 1 as a`,
+  },
+  {
+    about: 'transform: there and back, with null for undefined',
+    options: { transform: { ...plain.camel, undefined: null } },
+    run: (sql) =>
+      sql.begin(async (t) => {
+        await t`create temp table camel (a_test int, b_test text)`
+        await t`insert into camel ${t([{ aTest: 1, bTest: undefined } as never, { aTest: 2, bTest: 'x' } as never])}`
+        return t`select ${t('aTest', 'bTest')}, b_test is null as b_none from camel`
+      }),
+  },
+  {
+    about: 'transform: a function for each, in place of from and to',
+    options: {
+      transform: {
+        column: (name: string) => name.toUpperCase(),
+        value: (value: unknown) => `<${String(value)}>`,
+        row: (row: object) => Object.keys(row).length,
+      },
+    },
+    run: (sql) => sql`select 1 as a, 2 as b`,
+  },
+  {
+    about: 'transform: json from another case',
+    options: { transform: plain.camel },
+    run: (sql) => sql`select '{"a_test": {"b_test": [{"c_test": 1}]}}'::json as j`,
   },
   // ── Types ──
   {
@@ -449,6 +523,137 @@ const cases: readonly Case[] = [
       strip(await sql`select ${1}::int as a`),
       strip(await sql`select name from pg_prepared_statements`),
     ],
+  },
+  {
+    about: 'prepared statements are kept, but for those of unsafe()',
+    options: { max: 1, fetch_types: false },
+    run: async (sql) => {
+      for (let i = 0; i < 3; i++) await sql`select ${i}::int as kept`
+      for (let i = 0; i < 3; i++) await sql.unsafe('select $1::int as left', [i])
+      return (await sql`select statement from pg_prepared_statements where statement not like '%pg_prepared%'`).map(
+        (row) => row['statement'] as unknown,
+      )
+    },
+  },
+  {
+    about: 'several hosts, of which the first does not answer',
+    run: async (_, postgres) => {
+      const { host, port } = db.server
+      const other = postgres(db.url.replace(`${host}:${port}`, `${host}:1,${host}:${port}`), { max: 1 })
+      const rows = strip(await other`select 1 as one`)
+      await other.end()
+      return rows
+    },
+  },
+  {
+    about: 'target_session_attrs',
+    options: { target_session_attrs: 'read-write' },
+    run: (sql) => sql`select current_setting('transaction_read_only') as r`,
+  },
+  {
+    about: 'target_session_attrs in the URL that is none',
+    run: (_, postgres) => {
+      try {
+        return typeof postgres(`${db.url}?target_session_attrs=master`)
+      } catch (error) {
+        return (error as Error).message.includes('target_session_attrs')
+      }
+    },
+  },
+  {
+    about: 'path',
+    run: async (_, postgres) => {
+      const { socketDirectory, port, user, password } = db.server
+      const path = `${socketDirectory}/.s.PGSQL.${port}`
+      const other = postgres({ path, database: db.name, user, password, max: 1 })
+      const rows = strip(await other`select inet_client_addr() is null as socket`)
+      await other.end()
+      return rows
+    },
+  },
+  {
+    about: 'a directory as the host',
+    run: async (_, postgres) => {
+      const { socketDirectory: host, port, user, password } = db.server
+      const other = postgres({ host, port, database: db.name, user, password, max: 1 })
+      const rows = strip(await other`select inet_client_addr() is null as socket`)
+      await other.end()
+      return rows
+    },
+  },
+  {
+    about: 'a password that is fetched for each connection',
+    run: async (_, postgres) => {
+      let asked = 0
+      const password = async (): Promise<string> => {
+        asked++
+        return db.server.password
+      }
+      const other = postgres(db.url.replace(`:${db.server.password}@`, '@'), { max: 2, password, fetch_types: false })
+      await Promise.all([other`select pg_sleep(0.1)`, other`select pg_sleep(0.1)`])
+      await other.end()
+      return asked
+    },
+  },
+  {
+    about: 'parameters of the session in the URL',
+    run: async (_, postgres) => {
+      const other = postgres(`${db.url}?statement_timeout=7000&application_name=mine&prepare=false&sslmode=prefer`)
+      const [row] = await other`
+        select current_setting('statement_timeout') as t, current_setting('application_name') like 'mine%' as n,
+          (select count(*) from pg_prepared_statements) as p`
+      await other.end()
+      return row
+    },
+  },
+  {
+    about: 'a parameter in the URL that the server does not know',
+    run: async (_, postgres) => {
+      const other = postgres(`${db.url}?nothing_here=5`, { max: 1 })
+      const came = await outcome(() => other`select 1`)
+      await other.end({ timeout: 0 })
+      return came
+    },
+  },
+  {
+    about: 'connections are opened as they are needed, up to max',
+    run: async (_, postgres) => {
+      const pids = new Set<unknown>()
+      const other = postgres(db.url, { max: 2, fetch_types: false })
+      const ask = async (): Promise<unknown> =>
+        pids.add((await other`select pg_backend_pid() as p, pg_sleep(0.05)`)[0]?.['p'])
+      await ask()
+      await ask()
+      const first = pids.size
+      await Promise.all([ask(), ask(), ask(), ask()])
+      await other.end()
+      return [first, pids.size]
+    },
+  },
+  {
+    about: 'idle_timeout',
+    run: async (_, postgres) => {
+      const name = `idle ${randomUUID().slice(0, 8)}`
+      const other = postgres(db.url, { max: 1, idle_timeout: 0.1, connection: { application_name: name } })
+      await other`select 1`
+      const there = async (): Promise<number> => (await db.sessions()).filter((s) => s.name.startsWith(name)).length
+      const before = await there()
+      await until(async () => (await there()) === 0)
+      const rows = strip(await other`select 1 as one`)
+      await other.end()
+      return [before, rows]
+    },
+  },
+  {
+    about: 'max_lifetime',
+    run: async (_, postgres) => {
+      const other = postgres(db.url, { max: 1, max_lifetime: 0.2 })
+      const pid = async (): Promise<unknown> => (await other`select pg_backend_pid() as p`)[0]?.['p']
+      const first = await pid()
+      await until(async () => (await pid()) !== first)
+      await other.end()
+      return 'another one'
+    },
   },
   { about: 'fetch_types: false', options: { fetch_types: false }, run: (sql) => sql`select '{1,2}'::int[] as a` },
   {
@@ -623,10 +828,58 @@ describe('postgres.js and the drop-in come to the same', () => {
     }
   })
 
+  test('the environment', async () => {
+    const { host, port, user, password } = db.server
+    const variables = {
+      PGHOST: host,
+      PGPORT: String(port),
+      PGDATABASE: db.name,
+      PGPASSWORD: password,
+      PGAPPNAME: 'of the environment',
+      PGIDLE_TIMEOUT: '20',
+      PGCONNECT_TIMEOUT: '20',
+    }
+    onTestFinished(() => void vi.unstubAllEnvs())
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value)
+    for (const name of ['PGUSERNAME', 'PGUSER']) {
+      vi.stubEnv('PGUSERNAME', undefined)
+      vi.stubEnv(name, user)
+      const [theirs, ours] = await Promise.all(
+        instances.map(async (postgres) => {
+          const sql = postgres()
+          const [row] = await sql`
+            select current_user as u, current_database() as d, inet_server_port() as p,
+              split_part(current_setting('application_name'), ' mp', 1) as n`
+          await sql.end()
+          return row
+        }),
+      )
+      expect(ours).toEqual(theirs)
+      expect(ours).toEqual({ u: user, d: db.name, p: port, n: 'of the environment' })
+    }
+  })
+
   test('what is on the function', () => {
     const names = Object.keys(plain).toSorted()
     expect(Object.keys(dropIn)).toEqual(expect.arrayContaining(names))
     for (const name of names) expect(Reflect.get(dropIn, name)).toBe(Reflect.get(plain, name))
+  })
+
+  test('what options tell', () => {
+    const given = {
+      max: 3,
+      idle_timeout: 20,
+      connect_timeout: 5,
+      max_lifetime: 600,
+      prepare: false,
+      fetch_types: false,
+    }
+    const [theirs, ours] = instances.map((postgres) => postgres(db.url, given).options as unknown as object)
+    const names = [...Object.keys(given), 'host', 'port', 'path', 'database', 'user', 'ssl', 'connection', 'transform']
+    for (const name of names) {
+      const told = (options: object | undefined): unknown => Reflect.get(options ?? {}, name)
+      expect([name, told(ours)]).toEqual([name, told(theirs)])
+    }
   })
 
   test('what is on the tag, on that of a pool, and on reserved ones', async () => {
