@@ -1,6 +1,11 @@
 import { createServer } from 'node:tls'
 import type { AddressInfo } from 'node:net'
-import { inspect } from 'node:util'
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { inspect, promisify } from 'node:util'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { startServer } from '../../bench/support/embedded.ts'
@@ -193,6 +198,100 @@ describe('TLS', () => {
       }),
     )
     expect(texts).toEqual(texts.map((_, i) => `${i % 10}300000100000`))
+  })
+})
+
+describe('ssl, as postgres.js means it', () => {
+  const untrusting = { rejectUnauthorized: false }
+  const values = {
+    false: false,
+    allow: 'allow',
+    prefer: 'prefer',
+    require: 'require',
+    true: true,
+    'verify-full': 'verify-full',
+    'an empty object': {},
+    'an object that trusts everybody': untrusting,
+    'verify-ca': 'verify-ca',
+    'direct, require': 'require',
+    'direct, verify-full': 'verify-full',
+  }
+  const root = fileURLToPath(new URL('../..', import.meta.url))
+  let folder: string
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'tls-'))
+    const localhost = selfSigned(['localhost'])
+    await writeFile(join(folder, 'ca.pem'), localhost.cert)
+    await present(localhost)
+    await until(async () => (await rejection(open({ ssl: { ca: localhost.cert } }))).message.includes('IP'))
+  })
+  afterAll(async () => {
+    await present(good)
+    await rm(folder, { recursive: true })
+  })
+
+  /** What comes of each value, in a process that trusts the server's certificate or not: whether there is TLS, or why not. */
+  async function outcomes(from: string, host: string, trusts: boolean): Promise<Record<string, unknown>> {
+    const program = `
+      import postgres from '${from}'
+      const outcomes = {}
+      for (const [name, ssl] of Object.entries(${JSON.stringify(values)})) {
+        const sslnegotiation = name.startsWith('direct') ? 'direct' : null
+        const sql = postgres(process.env.URL, { host: '${host}', ssl, sslnegotiation, max: 1, backoff: false })
+        outcomes[name] = await sql\`select ssl from pg_stat_ssl where pid = pg_backend_pid()\`.then(
+          ([row]) => row.ssl,
+          (error) => error.code,
+        )
+        await sql.end({ timeout: 0 })
+      }
+      console.log(JSON.stringify(outcomes))
+      process.exit()`
+    const env = { ...process.env, URL: server.url, ...(trusts ? { NODE_EXTRA_CA_CERTS: join(folder, 'ca.pem') } : {}) }
+    const words = ['--input-type=module', '-e', program]
+    const { stdout } = await promisify(execFile)(process.execPath, words, { cwd: root, env, timeout: 30_000 })
+    return JSON.parse(stdout) as Record<string, unknown>
+  }
+
+  const always = { false: false, allow: true, prefer: true, require: true, 'an object that trusts everybody': true }
+  const self = 'DEPTH_ZERO_SELF_SIGNED_CERT'
+
+  test.each([
+    [
+      'a certificate that nobody vouches for',
+      'localhost',
+      false,
+      { true: self, 'verify-full': self, 'verify-ca': self, 'an empty object': self, 'direct, verify-full': self },
+      {},
+    ],
+    [
+      'a certificate for the name',
+      'localhost',
+      true,
+      { true: true, 'verify-full': true, 'verify-ca': true, 'an empty object': true, 'direct, verify-full': true },
+      {},
+    ],
+    [
+      'a certificate for another name',
+      '127.0.0.1',
+      true,
+      {
+        true: 'ERR_TLS_CERT_ALTNAME_INVALID',
+        'verify-full': 'ERR_TLS_CERT_ALTNAME_INVALID',
+        'verify-ca': true,
+        'an empty object': 'ERR_TLS_CERT_ALTNAME_INVALID',
+        'direct, verify-full': 'ERR_TLS_CERT_ALTNAME_INVALID',
+      },
+      // It compares with "localhost" where it connects to an address.
+      { true: true, 'verify-full': true, 'an empty object': true, 'direct, verify-full': true },
+    ],
+  ])('%s', async (_, host, trusts, expected, differs) => {
+    const [theirs, ours] = await Promise.all([
+      outcomes('postgres', host, trusts),
+      outcomes('millpond/postgres', host, trusts),
+    ])
+    const all = { ...always, 'direct, require': true, ...expected }
+    expect(ours).toEqual(all)
+    expect(theirs).toEqual({ ...all, ...differs })
   })
 })
 
