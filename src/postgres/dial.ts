@@ -1,4 +1,4 @@
-import { connect } from 'node:net'
+import { connect, isIP } from 'node:net'
 import type { Socket } from 'node:net'
 import { secure } from './tls.ts'
 import type { TlsPolicy } from './tls.ts'
@@ -9,7 +9,7 @@ export type Address =
   | { readonly path: string }
 
 /** How far a connection has come, for the error of one that was left. */
-export type DialStep = 'tcp' | 'tls'
+export type DialStep = 'name' | 'tcp' | 'tls'
 
 /** The kernel asks a silent peer for a sign of life after this long. */
 const keepAliveMs = 30_000
@@ -35,8 +35,7 @@ export async function dial(
   signal: AbortSignal,
   onStep: (step: DialStep) => void = ignore,
 ): Promise<Socket> {
-  onStep('tcp')
-  const socket = await connected(address, signal)
+  const socket = await connected(address, signal, onStep)
   if ('path' in address || !address.tls) return socket
   onStep('tls')
   return secure(socket, address.host, address.tls, signal)
@@ -44,9 +43,10 @@ export async function dial(
 
 function ignore(): void {}
 
-function connected(address: Address, signal: AbortSignal): Promise<Socket> {
+function connected(address: Address, signal: AbortSignal, onStep: (step: DialStep) => void): Promise<Socket> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
+    onStep('path' in address || isIP(address.host) ? 'tcp' : 'name')
     const socket = connect(
       'path' in address
         ? { path: address.path }
@@ -80,6 +80,7 @@ function connected(address: Address, signal: AbortSignal): Promise<Socket> {
       reject(signal.reason)
     }
     signal.addEventListener('abort', onAbort, { once: true })
+    socket.once('lookup', () => onStep('tcp'))
     socket.once('connect', onConnect)
     socket.once('error', onError)
   })

@@ -6,7 +6,7 @@ import { checkTarget } from './check-target.ts'
 import { connectError, isRefusal, refusedParameter, serverError } from './connect-error.ts'
 import { Connection } from './connection.ts'
 import { dial } from './dial.ts'
-import type { Address } from './dial.ts'
+import type { Address, DialStep } from './dial.ts'
 import { HostOrder } from './host-order.ts'
 import { LoginError, LoginGuard } from './login.ts'
 import type { PostgresSettings } from './options.ts'
@@ -17,6 +17,12 @@ import type { TargetSessionAttrs } from './target.ts'
 import type { Template } from './template.ts'
 import { Wire } from './wire.ts'
 
+/** What has not been done in time. */
+const dialing: Readonly<Record<DialStep, string>> = {
+  name: 'the name of the server was not looked up in time',
+  tcp: 'the TCP connection was not made in time',
+  tls: 'the server did not complete the TLS handshake in time',
+}
 const longestName = 63
 const defaultConnectTimeoutMs = 10_000
 
@@ -174,10 +180,10 @@ export class Opener {
   async #attempt(attempt: Attempt, serverChecks: boolean): Promise<Connection> {
     const { address, password, signal } = attempt
     let wire: Wire | undefined
-    let step = 'the TCP connection was not made in time'
+    let step = dialing.tcp
     try {
       const socket = await dial(address, signal, (dialed) => {
-        if (dialed === 'tls') step = 'the server did not complete the TLS handshake in time'
+        step = dialing[dialed]
       })
       this.#mayBeAt(attempt)
       const guard = new LoginGuard({ hasPassword: password !== '' })

@@ -1,8 +1,9 @@
+import dns from 'node:dns'
 import { createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import { inspect } from 'node:util'
 import { Worker } from 'node:worker_threads'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { AcquireTimeoutError, ConnectError } from '../../src/errors.ts'
 import { dial, shownAddress } from '../../src/postgres/dial.ts'
 import type { PostgresPoolOptions } from '../../src/postgres/options.ts'
@@ -228,6 +229,34 @@ describe('dial()', () => {
     const error = await openError(`postgres://ann:${secret}@[::1]:${port}/shop`)
     expect(error.message).toContain(`Cannot connect to [::1]:${port} as "ann"`)
     expect(error.message).toMatch(/closed the connection|ECONNRESET|EPIPE/)
+  })
+
+  test('dial() leaves a name that nobody looks up at the deadline', async () => {
+    const lookup = vi.spyOn(dns, 'lookup').mockImplementation(() => undefined)
+    onTestFinished(() => lookup.mockRestore())
+    const startedAt = performance.now()
+    const error = await openError(`postgres://ann:${secret}@slow.example/shop`, {}, 150)
+    expect(lookup).toHaveBeenCalledOnce()
+    expect(error.message).toContain('slow.example:5432')
+    expect(error.message).toContain('the name of the server was not looked up in time')
+    expect(error).toMatchObject({ retryable: true, doubtful: false })
+    expect(performance.now() - startedAt).toBeLessThan(1_000)
+  })
+
+  test('dial() tries the next address of a name, and connects to the one that answers', async () => {
+    // Whatever comes first: IPv6 has no server there.
+    const addresses = [
+      { address: '::1', family: 6 },
+      { address: '127.0.0.1', family: 4 },
+    ]
+    const lookup = vi.spyOn(dns, 'lookup').mockImplementation(((_: string, __: object, done: Function) => {
+      done(null, addresses)
+    }) as never)
+    onTestFinished(() => lookup.mockRestore())
+    const under = new DriverUnderTest(db.url.replace(db.server.host, 'both.example'))
+    const connection = await under.open()
+    expect(await connection.ask('select 1 as one')).toEqual([{ one: 1 }])
+    await under.close(connection)
   })
 
   test('dial() rejects where a name is not known', async () => {
