@@ -4,6 +4,7 @@ import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, expect, test } from 'vitest'
+import { createDatabase } from './support/database.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 /** Inside the package, so that the examples find it under its own name. */
@@ -18,7 +19,7 @@ function extract(from: string, markdown: string): string[] {
   for (const [, heading, code] of markdown.matchAll(/^(##.*)$|^```ts\n([\s\S]*?)^```/gm)) {
     if (heading !== undefined) section = heading.replaceAll(/\W+/g, '-')
     if (code === undefined) continue
-    const file = /^\/\/ ([\w-]+\.ts)/.exec(code)?.[1] ?? `example-${files.length}.ts`
+    const file = /^\/\/ ([\w.-]+\.ts)/.exec(code)?.[1] ?? `example-${files.length}.ts`
     const place = join(folder, from, section || 'top')
     mkdirSync(place, { recursive: true })
     writeFileSync(join(place, file), `${code}\nexport {}\n`)
@@ -88,6 +89,35 @@ test('docs/testing.md: every example is a test that passes', async () => {
   const { stdout } = await run.catch((error: { stdout: string }) => error)
   expect(stdout).not.toMatch(/^ *not ok/m)
   expect(Number(/^# pass (\d+)$/m.exec(stdout)?.[1])).toBeGreaterThan(10)
+})
+
+test('docs/testing-services.md: every example is a test that passes', { timeout: 120_000 }, async () => {
+  const files = extract('run-testing-services', readFileSync(join(root, 'docs', 'testing-services.md'), 'utf8'))
+  const outDir = join(folder, 'out-services')
+  expect(await compile(files, outDir)).toBe('')
+  const config = join(outDir, 'vitest.config.mjs')
+  const include = ['**/*.test.js', '**/example-*.js']
+  writeFileSync(
+    config,
+    `import { defineConfig } from 'vitest/config'
+import root from ${JSON.stringify(join(root, 'vitest.config.ts'))}
+export default defineConfig({ resolve: root.resolve, test: { include: ${JSON.stringify(include)}, maxWorkers: 1 } })`,
+  )
+  await using database = await createDatabase()
+  const runner = [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--root', outDir, '--config', config]
+  const env = { ...process.env, DATABASE_URL: database.url }
+  const options = { cwd: outDir, env, timeout: 110_000 }
+  const run = promisify(execFile)(process.execPath, [...runner, '--reporter=json'], options)
+  const { stdout } = await run.catch((error: { stdout: string }) => error)
+  const { testResults } = JSON.parse(stdout.slice(stdout.indexOf('{'))) as {
+    testResults: { message: string; assertionResults: { fullName: string; failureMessages: string[] }[] }[]
+  }
+  const results = testResults.flatMap(({ assertionResults }) => assertionResults)
+  expect(testResults.map(({ message }) => message).filter(Boolean)).toEqual([])
+  expect(
+    results.flatMap(({ fullName, failureMessages }) => failureMessages.map((why) => `${fullName}: ${why}`)),
+  ).toEqual([])
+  expect(results.length).toBeGreaterThan(10)
 })
 
 test('README names every option of a pool, and every error code', () => {
