@@ -2,6 +2,7 @@ import postgres from 'postgres'
 import { ConnectError, messageOf } from '../errors.ts'
 import { shownAddress } from './dial.ts'
 import type { Address } from './dial.ts'
+import { insteadOf } from './foreign.ts'
 import type { ErrorFields } from './frames.ts'
 import { LoginError } from './login.ts'
 import type { PostgresSettings } from './options.ts'
@@ -48,7 +49,8 @@ export function refusedParameter(cause: unknown, parameters: Readonly<Record<str
 function hintFor(settings: PostgresSettings, address: Address, cause: unknown): string {
   const name = refusedParameter(cause, settings.connection)
   if (name !== undefined) {
-    return `; "${name}" went to the server as a parameter of the session, from the URL, the environment or the option connection`
+    const instead = insteadOf(name)
+    return `; "${name}" went to the server as a parameter of the session, from the URL, the environment or the option connection${instead ? `: ${instead}` : ''}`
   }
   const isPlain = 'host' in address && !address.tls
   // The server says so in its own language, but the file has one name.

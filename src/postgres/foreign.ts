@@ -59,6 +59,7 @@ const foreign: Readonly<Record<string, string>> = {
   allowExitOnIdle: 'idle connections keep no process alive',
   keepAlive: 'TCP keepalives are always on, and serverChecks asks the server for its own',
   keepAliveInitialDelayMillis: 'TCP keepalives are always on, and serverChecks asks the server for its own',
+  query_timeout: 'use queryTimeoutMs',
   uselibpqcompat: 'leave it out: ssl has the meanings of postgres.js',
   // Prisma
   connection_limit: 'use max',
@@ -70,9 +71,29 @@ const foreign: Readonly<Record<string, string>> = {
   single_use_connections: 'use maxUses: 1',
   sslaccept: 'use ssl: "verify-full" or "require"',
   sslidentity: 'use the option ssl: { pfx }',
-  // Others
+  // JDBC
   currentSchema: 'use connection: { search_path }',
   ApplicationName: 'use application_name',
+  loginTimeout: 'use connectTimeoutMs (milliseconds, where loginTimeout has seconds)',
+  socketTimeout: 'use queryTimeoutMs (milliseconds, where socketTimeout has seconds)',
+  targetServerType: 'use target_session_attrs',
+  prepareThreshold: 'use prepare: false to have no prepared statements',
+  tcpKeepAlive: 'TCP keepalives are always on, and serverChecks asks the server for its own',
+  reWriteBatchedInserts: 'leave it out',
+  stringtype: 'leave it out',
+  // Rails, Go, Python, and the pools of Node.js
+  pool: 'use max',
+  checkout_timeout: 'use acquireTimeoutMs (milliseconds, where checkout_timeout has seconds)',
+  prepared_statements: 'use prepare',
+  encoding: 'leave it out: it is UTF-8',
+  binary_parameters: 'leave it out',
+  default_query_exec_mode: 'use prepare: false to have no prepared statements',
+  command_timeout: 'use queryTimeoutMs (milliseconds, where command_timeout has seconds)',
+  server_settings: 'use connection',
+  min_size: 'use min',
+  max_size: 'use max',
+  acquireTimeoutMillis: 'use acquireTimeoutMs',
+  createTimeoutMillis: 'use connectTimeoutMs',
   pool_max: 'use max',
   pool_size: 'use max',
   max_overflow: 'use max',
@@ -84,6 +105,23 @@ const foreign: Readonly<Record<string, string>> = {
   pool_pre_ping: 'use pingAfterIdleMs: 0',
   supa: 'leave it out',
   workaround: 'leave it out',
+}
+
+/** Parameters of the session, which stand in URLs, but are no options by themselves. */
+const ofSession: ReadonlySet<string> = new Set([
+  'application_name',
+  'options',
+  'search_path',
+  'statement_timeout',
+  'lock_timeout',
+  'idle_in_transaction_session_timeout',
+  'idle_session_timeout',
+  'TimeZone',
+])
+
+/** What to say to somebody who used this name as an option. */
+export function insteadOfOption(name: string): string | undefined {
+  return ofSession.has(name) ? `use connection: { ${name} }` : insteadOf(name)
 }
 
 /** What to say to somebody who used this name; undefined if it is not one of these. */

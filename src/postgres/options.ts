@@ -10,7 +10,7 @@ import { shownAddress } from './dial.ts'
 import type { Address } from './dial.ts'
 import { readEnvironment } from './environment.ts'
 import type { Env, Environment } from './environment.ts'
-import { insteadOf } from './foreign.ts'
+import { insteadOf, insteadOfOption } from './foreign.ts'
 import { addressesOf, parseHosts, parsePorts } from './hosts.ts'
 import type { PostgresSql, Types } from './sql.ts'
 import { tlsPolicy } from './ssl.ts'
@@ -345,7 +345,7 @@ function checked(parameters: Readonly<Record<string, string>>, where: string): R
 }
 
 function unknown(key: string): OptionError {
-  const instead = insteadOf(key)
+  const instead = insteadOfOption(key)
   if (instead) return optionTypeError(key, `Cannot use "${key}": ${instead}.`)
   if (key === 'sslmode' || key === 'dbname') {
     return optionTypeError(key, `Cannot use "${key}": it is for URLs, use ${key === 'dbname' ? 'database' : 'ssl'}.`)

@@ -124,6 +124,12 @@ describe('Opener.open(), startup parameters', () => {
     },
   )
 
+  test('Opener.open() says what to use in place of a parameter of other tools that the server refuses', async () => {
+    const error = await openError(db.url, { connection: { schema: 'shop' } })
+    expect(error.message).toContain('"schema" went to the server')
+    expect(error.message).toContain('use connection: { search_path }')
+  })
+
   test('Opener.open() names what a pooler refuses', async () => {
     await using pooler = await scriptedServer((socket) =>
       socket.end(fatal('08P01', 'unsupported startup parameter: search_path')),
