@@ -103,7 +103,7 @@ export class Template {
       user,
       database,
       pass: password,
-      connection,
+      connection: whole(connection),
       parameters: {},
       shared: { retries: 0, typeArrayMap: this.options.shared.typeArrayMap },
       target_session_attrs: null,
@@ -148,6 +148,13 @@ const fixed = {
   no_subscribe: true,
   onclose: undefined,
   onnotify: undefined,
+}
+
+/** postgres.js leaves out what is falsy, but an empty `search_path` is meant: a string as an object is not falsy. */
+function whole(connection: Readonly<Record<string, string>>): object {
+  return Object.fromEntries(
+    Object.entries(connection).map(([name, value]) => [name, value === '' ? new String(value) : value]),
+  )
 }
 
 /** A callback that throws inside postgres.js would fail the query that happens to run. */

@@ -124,6 +124,23 @@ describe('Opener.open(), startup parameters', () => {
     },
   )
 
+  test.each([
+    ['search_path', '', ''],
+    ['statement_timeout', 0, '0'],
+    ['default_transaction_read_only', false, 'off'],
+    ['default_transaction_read_only', true, 'on'],
+    ['application_name', 'mine', expect.stringMatching(/^mine mptest/)],
+    ['mill.pond', 'ä "\\', 'ä "\\'],
+  ])('Opener.open() sends connection.%s as it is, %j', async (name, value, expected) => {
+    // What is left out would show.
+    const under = new DriverUnderTest(db.url, {
+      connection: { options: '-c statement_timeout=7s', [name]: value },
+    })
+    const connection = await under.open()
+    expect(await connection.ask(`select current_setting('${name}') as value`)).toEqual([{ value: expected }])
+    await under.close(connection)
+  })
+
   test('Opener.open() says what to use in place of a parameter of other tools that the server refuses', async () => {
     const error = await openError(db.url, { connection: { schema: 'shop' } })
     expect(error.message).toContain('"schema" went to the server')
