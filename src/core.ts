@@ -5,6 +5,7 @@ import { Backoff } from './backoff.ts'
 import { Counters } from './counters.ts'
 import { Idle } from './idle.ts'
 import type { CoreOptions } from './options.ts'
+import { Lull } from './lull.ts'
 import type { Permit, Permits } from './permits.ts'
 import { Slot, state } from './slot.ts'
 import { Slots } from './slots.ts'
@@ -35,6 +36,7 @@ export class Core<C> {
   readonly actions: Action<C>[] = []
   readonly #options: CoreOptions
   readonly #permits: Permits
+  readonly #lull: Lull
   readonly #random: () => number
 
   readonly #slots = new Slots<C>()
@@ -62,6 +64,7 @@ export class Core<C> {
     this.#maxIdle = options.maxIdle
     this.#idle = new Idle(options.order)
     this.#permits = permits
+    this.#lull = permits.lull ?? new Lull()
     this.#random = random
     this.#backoff = new Backoff(random)
     this.#counters = new Counters(options.timings)
@@ -254,7 +257,7 @@ export class Core<C> {
     this.#counters.uses?.record(now - slot.leasedAt)
     const reason = this.#spent(slot, now)
     if (reason) this.#retire(slot, reason)
-    else if (this.#permits.yields(slot.permit, slot.openedAt)) this.#retire(slot, 'reclaimed')
+    else if (!this.#lull.lasts && this.#permits.yields(slot.permit, slot.openedAt)) this.#retire(slot, 'reclaimed')
     else this.#place(slot, now)
   }
 

@@ -1,3 +1,4 @@
+import { Lull } from './lull.ts'
 import type { Identity } from './driver.ts'
 import type { BrokerStats } from './stats.ts'
 
@@ -53,6 +54,8 @@ export interface PermitUser {
  * All calls are synchronous, and none of them calls back but `settle`.
  */
 export interface Permits {
+  /** Spares a release the two questions below. Without it, each one asks. */
+  readonly lull?: Lull
   /** Called once, with the first use of the pool. Throws (`BrokerError`) if the permits can never be had. */
   enrol(user: PermitUser): void
   /** Whether `settle` has anything to look at since it last ran. Cheap enough for every release. */
@@ -91,8 +94,13 @@ const nonce = Math.trunc(Math.random() * 2 ** 48).toString(36)
 
 /** No limit but the pool's own `max`: as many permits as it asks for. */
 export class LocalPermits implements Permits {
+  readonly lull: Lull = new Lull()
   readonly unsettled = false
   #user: PermitUser | undefined
+
+  constructor() {
+    this.lull.known = true
+  }
 
   enrol(user: PermitUser): void {
     this.#user = user

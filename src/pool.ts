@@ -2,8 +2,7 @@ import { setMaxListeners } from 'node:events'
 import { Acquire } from './acquire.ts'
 import type { Acquirer } from './acquire.ts'
 import type { Action } from './action.ts'
-import { limitPermits } from './broker/limit.ts'
-import { joinBroker } from './broker/member.ts'
+import { permitsFor } from './broker/limit.ts'
 import type { Clock, Timer } from './clock.ts'
 import { Core } from './core.ts'
 import { deferred } from './deferred.ts'
@@ -18,8 +17,8 @@ import { Lease, whenQuiet } from './lease.ts'
 import type { Lessor } from './lease.ts'
 import { duration, resolveOptions, splitHooks } from './options.ts'
 import type { GenericPoolOptions, Hooks, ResolvedOptions } from './options.ts'
+import type { Lull } from './lull.ts'
 import { CoreUser } from './permit-user.ts'
-import { LocalPermits } from './permits.ts'
 import type { Permits } from './permits.ts'
 import { Refs } from './refs.ts'
 import type { Slot } from './slot.ts'
@@ -59,6 +58,7 @@ export class Pool<C> implements AsyncDisposable {
   readonly #options: ResolvedOptions
   readonly #clock: Clock
   readonly #permits: Permits
+  readonly #lull: Lull | undefined
   readonly #core: Core<C>
   readonly #user: CoreUser<C>
   readonly #watch: Watch
@@ -97,6 +97,7 @@ export class Pool<C> implements AsyncDisposable {
     this.#refs = new Refs<C>(driver)
     this.#clock = this.#options.clock
     this.#permits = permitsFor(this.#options)
+    this.#lull = this.#permits.lull
     this.#core = new Core<C>({ ...this.#options, checkAlways: hooks.onAcquire !== undefined }, this.#permits)
     this.#calls = new DriverCalls<C>({
       driver,
@@ -413,7 +414,7 @@ export class Pool<C> implements AsyncDisposable {
   #released(slot: Slot<C>): void {
     this.#core.released(slot, this.#coarseNow())
     this.#refs.letGo(slot)
-    if (this.#core.actions.length > 0 || this.#permits.unsettled) this.#act(true)
+    if (this.#core.actions.length > 0 || (!this.#lull?.known && this.#permits.unsettled)) this.#act(true)
   }
 
   async #reset(slot: Slot<C>): Promise<void> {
@@ -586,12 +587,6 @@ export class Pool<C> implements AsyncDisposable {
     this.#permits.leave()
     return { revoked }
   }
-}
-
-/** The limit over all threads where one is asked for, else none but `max`. */
-function permitsFor({ limit, broker, clock }: ResolvedOptions): Permits {
-  if (limit) return limitPermits({ limit, clock })
-  return broker === undefined ? new LocalPermits() : joinBroker({ name: broker, clock })
 }
 
 function isPromise(value: unknown): value is PromiseLike<unknown> {

@@ -7,7 +7,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 
 // Imports, those of types included, lead to a lower floor only. Within a folder that is one floor, they make no circle.
 const floors: readonly (readonly string[])[] = [
-  ['channels', 'clock', 'deferred', 'deque', 'driver', 'frozen-loop', 'histogram'],
+  ['channels', 'clock', 'deferred', 'deque', 'driver', 'frozen-loop', 'histogram', 'lull'],
   ['stats'],
   ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'signals'],
   ['watch', 'slot', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],

@@ -1,5 +1,6 @@
 import { isMainThread } from 'node:worker_threads'
 import type { Clock } from '../clock.ts'
+import { LocalPermits } from '../permits.ts'
 import type { Permits, PermitUser } from '../permits.ts'
 import { createBroker, hasBroker } from './broker.ts'
 import type { Broker } from './broker.ts'
@@ -8,6 +9,13 @@ import { Member, joinBroker } from './member.ts'
 interface Limit {
   readonly name: string
   readonly connections: number
+}
+
+/** How a pool wants to be limited. */
+interface Wanted {
+  readonly limit: Limit | undefined
+  readonly broker: string | undefined
+  readonly clock: Clock
 }
 
 /** Brokers that nobody asked for by name: pools made them, and the last one to leave takes them away again. */
@@ -49,4 +57,10 @@ class LimitMember extends Member {
  */
 export function limitPermits({ limit, clock }: { limit: Limit; clock: Clock }): Permits {
   return isMainThread ? new LimitMember(limit, clock) : joinBroker({ name: limit.name, clock })
+}
+
+/** The limit over all threads where one is asked for, else none but the pool's own `max`. */
+export function permitsFor({ limit, broker, clock }: Wanted): Permits {
+  if (limit) return limitPermits({ limit, clock })
+  return broker === undefined ? new LocalPermits() : joinBroker({ name: broker, clock })
 }

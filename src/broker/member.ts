@@ -3,6 +3,7 @@ import type { Clock, Timer } from '../clock.ts'
 import { systemClock } from '../clock.ts'
 import type { Identity } from '../driver.ts'
 import { BrokerError } from '../errors.ts'
+import { Lull } from '../lull.ts'
 import type { Permit, Permits, PermitUser } from '../permits.ts'
 import type { BrokerStats } from '../stats.ts'
 import { longestTickMs, lookAgainAfter } from './allocation.ts'
@@ -26,7 +27,7 @@ import { SlotPermit } from './permit.ts'
 import { PoolHost } from './pool-host.ts'
 import { registers } from './registers.ts'
 import type { Registers } from './registers.ts'
-import { isOutdated, runRelease } from './release.ts'
+import { isLull, isOutdated, runRelease } from './release.ts'
 import { phases } from './settle.ts'
 import { noStats, readStats } from './stats.ts'
 import { Wakes } from './wakes.ts'
@@ -54,6 +55,7 @@ interface Place {
  *   acted     a microtask will settle, unless the pool has done so by then
  */
 export class Member implements Permits {
+  readonly lull: Lull = new Lull()
   readonly #name: string
   readonly #clock: Clock
   #phase: 'new' | 'enrolling' | 'joined' | 'refused' | 'left' = 'new'
@@ -83,6 +85,7 @@ export class Member implements Permits {
     const place: Place = { seat, user, r: registers(row, ledger.rows), host, wakes, bareReaping: 0 }
     this.#place = place
     this.#phase = 'enrolling'
+    this.lull.watch(ledger.words, header.asks)
     this.#port = handOver(seat, (error) => this.#handedOver(place, error))
     if (this.#port) return
     this.#phase = 'joined'
@@ -105,6 +108,7 @@ export class Member implements Permits {
       this.#settle(place)
     }
     this.#tick(place)
+    this.#look(place)
   }
 
   yields(permit: Permit, openedAt: number): boolean {
@@ -114,6 +118,7 @@ export class Member implements Permits {
     host.releases(permit, openedAt)
     runRelease(r, seat.ledger, host, phases)
     permit.forOthers = r.yields
+    this.#look(place)
     return r.yields
   }
 
@@ -144,6 +149,7 @@ export class Member implements Permits {
     permit.over = true
     if (stateOf(permit.word) === state.closing) place.host.moveCost.closed(this.#clock.now() - permit.since)
     place.r.hand.push({ slot: permit.slot, word: permit.word, used: true, forOthers: permit.forOthers })
+    this.lull.known = false
     this.#actSoon()
   }
 
@@ -175,6 +181,7 @@ export class Member implements Permits {
     const { seat, host } = place
     host.stopped = true
     host.leaving = true
+    this.lull.known = false
     // Not confirmed yet: if the broker's thread is faster, there is nothing to clear but the row.
     if (this.#phase === 'joined') this.#settle(place)
     else if (this.#phase === 'enrolling') leaveUnconfirmed(seat)
@@ -203,6 +210,12 @@ export class Member implements Permits {
     r.at = 'start'
     run(r, seat.ledger, host, phases)
     wakes.listen(r.wake)
+  }
+
+  /** Whether a release has to ask. All that could end a lull settles, or wakes. */
+  #look({ r, host }: Place): void {
+    this.lull.known = this.#phase === 'joined' && this.#timer === undefined && isLull(r, host)
+    this.lull.seen = r.seenAsks
   }
 
   /** Settles by itself, and has the pool carry out what was decided. */

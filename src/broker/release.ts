@@ -65,6 +65,12 @@ export function isOutdated(r: Registers, host: Host): boolean {
   )
 }
 
+/** Whether a release could neither be owed to anybody nor leave anything to settle, as long as `asks` stays as it was seen. */
+export function isLull(r: Registers, host: Host): boolean {
+  // The row shows an idle connection already, and no slot is beyond the limit.
+  return !r.othersWant && r.shown.idle > 0 && r.limit >= r.slotsUsed && !isOutdated(r, host)
+}
+
 /** Whether a connection of mine idles with a permit that is no more, since the limit has been lowered. */
 export function isBeyondLimit(r: Registers, host: Host): boolean {
   return r.limit < r.slotsUsed && host.exceeds(r.limit)
