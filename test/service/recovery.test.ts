@@ -1,0 +1,3 @@
+import { testRecovery } from './recovery/run.ts'
+
+testRecovery(['terminate', 'exit', 'throw', 'rejection'])
