@@ -13,6 +13,8 @@ export interface Acquirer<C> {
   timeOut(acquire: Acquire<C>): void
   /** Whether the waiter was still unanswered. */
   abort(waiter: Waiter<Slot<C>>): boolean
+  /** Calls back when nothing is left behind of one that was given up. Undefined: at once. */
+  readonly givenUp?: ((fn: () => void) => void) | undefined
 }
 
 interface Details {
@@ -44,7 +46,8 @@ export class Acquire<C> extends Waiter<Slot<C>> {
     this.held = heldBy(pool)
     this.promise = new Promise((resolve, reject) => {
       this.#resolve = resolve
-      this.#reject = reject
+      const { givenUp } = pool
+      this.#reject = givenUp ? (error) => givenUp(() => reject(error)) : reject
     })
   }
 

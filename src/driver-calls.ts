@@ -258,9 +258,17 @@ export class DriverCalls<C> {
     return this.#closings.get(slot) ?? Promise.resolve()
   }
 
-  /** Resolves when what closes now has come to an end, and what opens now if nobody waits for it. */
-  async quiet(): Promise<void> {
-    if (this.#core.opening > this.#core.waiting) await Promise.all(this.#openings)
+  /** Resolves when what closes now has come to an end, and what opens now if nobody waits for it, or not in time. */
+  async quiet(openingMs: number = this.#options.connectTimeoutMs): Promise<void> {
+    if (this.#core.opening > this.#core.waiting) {
+      await new Promise<void>((resolve) => {
+        const timer = this.#clock.setTimer(resolve, openingMs)
+        void Promise.all(this.#openings).then(() => {
+          timer.cancel()
+          resolve()
+        })
+      })
+    }
     await Promise.all(this.#closings.values())
   }
 

@@ -36,6 +36,7 @@ export interface AcquireOptions {
 const leaseFirstTimeoutMs = 250
 /** One that is about to be there is closed more surely than one that is given up half-way. */
 const openingGraceMs = 500
+const givenUpOpeningMs = 1_000
 const noOptions: AcquireOptions = {}
 const done: Promise<void> = Promise.resolve()
 
@@ -127,6 +128,7 @@ export class Pool<C> implements AsyncDisposable {
         if (unanswered) this.#act(true)
         return unanswered
       },
+      givenUp: loopStops() ? (fn) => void this.#calls.quiet(givenUpOpeningMs).then(fn) : undefined,
     }
     const lessor: Lessor<C> = {
       name: this.#options.name,

@@ -66,21 +66,23 @@ export class OneShots implements Target {
     // Its deadline is met in nobody's transaction.
     const holder = query.limits && this.#holders.here()
     this.#waiting.set(query, { acquire, holder })
-    acquire.promise.then(
+    const waited = acquire.promise.then(
       (lease) => {
         this.#waiting.delete(query)
         try {
-          if (query.cancelled) void lease.release()
-          else this.#runOn(lease, query)
+          if (query.cancelled) return lease.release()
+          this.#runOn(lease, query)
         } catch (error) {
           query.reject(error)
         }
+        return undefined
       },
       (error: unknown) => {
         this.#waiting.delete(query)
         query.reject(this.#holders.naming(error, holder))
       },
     )
+    if (this.hold) query.givenBack = waited
   }
 }
 

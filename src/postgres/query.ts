@@ -35,7 +35,7 @@ export interface RawQuery extends Promise<unknown> {
   reader?: PortionReader
   /** Ours: how long it may take, as it was when it was made. */
   limits?: MadeLimits
-  /** Ours: resolves when its connection has been closed, where that has to be waited for. */
+  /** Ours: resolves when nothing is under way for it any more, where that has to be waited for. */
   givenBack?: Promise<void>
   /** Ours: sees to its deadline, and hears where it went. */
   watch?: { sent?(connection: string): void; stop(): void }

@@ -109,6 +109,40 @@ describe('Pool where the event loop stops', () => {
     await pool.close()
   })
 
+  test('acquire() that gives up rejects when what opens for it has come and gone', async () => {
+    const { pool, driver, clock } = frozenRig()
+    const reason = new Error('enough')
+    for (const how of ['deadline', 'signal']) {
+      const controller = new AbortController()
+      driver.once('open', () => clock.sleep(300))
+      driver.once('close', () => clock.sleep(100))
+      const acquire = watch(pool.acquire({ timeoutMs: 50, signal: controller.signal }))
+      await settled()
+      if (how === 'signal') controller.abort(reason)
+      await clock.advance(399)
+      expect([acquire.state, driver.counted]).toEqual(['pending', 1])
+      await clock.advance(1)
+      expect([acquire.state, driver.counted]).toEqual(['rejected', 0])
+      if (how === 'signal') expect(acquire.error).toBe(reason)
+      else expect(acquire.error).toMatchObject({ code: 'ERR_ACQUIRE_TIMEOUT', phase: 'connect' })
+    }
+    await pool.close()
+  })
+
+  test('acquire() that gives up waits for a second at the most, and not for what opens for others', async () => {
+    const { pool, driver, clock } = frozenRig({ max: 2 })
+    driver.behaviour.open = () => clock.sleep(5_000)
+    const [first, second] = [watch(pool.acquire({ timeoutMs: 100 })), watch(pool.acquire({ timeoutMs: 6_000 }))]
+    await clock.advance(1_099)
+    expect(first.state).toBe('pending')
+    await clock.advance(1)
+    expect([first.state, second.state]).toEqual(['rejected', 'pending'])
+    await clock.advance(4_000)
+    expect(second.state).toBe('resolved')
+    await clock.advanceUntil(second.value!.release())
+    await clock.advanceUntil(pool.close())
+  })
+
   test('release() waits no longer for a close that stays in doubt', async () => {
     const { pool, driver, clock } = frozenRig()
     driver.behaviour.close = 'never'

@@ -43,6 +43,8 @@ describe('a pool in a worker of a Piscina with Piscina’s own defaults', () => 
     ['oneShot', 1],
     ['failing', '22012'],
     ['late', 'ERR_QUERY_TIMEOUT'],
+    ['tooLate', 'ERR_QUERY_TIMEOUT'],
+    ['givenUp', 'ERR_ACQUIRE_TIMEOUT'],
     ['lost', 'ERR_CONNECTION_LOST'],
     ['use', 1],
     ['parallel', 5],
