@@ -12,8 +12,18 @@ const stop = 1
 const late = 2
 const over = 3
 
+const wordsPerCall = 3
+/** Shared memory is dear to make: there is one for so many calls. None gets the words of an earlier one. */
+const callsPerSlab = 64
+let slab: SharedArrayBuffer | undefined
+let used = 0
+
 export function createCallWords(): CallWords {
-  return new Int32Array(new SharedArrayBuffer(12))
+  if (!slab || used === callsPerSlab) {
+    slab = new SharedArrayBuffer(callsPerSlab * wordsPerCall * Int32Array.BYTES_PER_ELEMENT)
+    used = 0
+  }
+  return new Int32Array(slab, used++ * wordsPerCall * Int32Array.BYTES_PER_ELEMENT, wordsPerCall)
 }
 
 /** The caller gives up; `because` it wanted to, or since its time is over. */
