@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { Clock, Timer } from '../clock.ts'
-import { orAborted } from '../deadline.ts'
+import { orAborted, withinDeadline } from '../deadline.ts'
 import {
   ConnectionLostError,
   LeaseReleasedError,
@@ -36,7 +36,7 @@ export interface House {
   readonly template: Template
   readonly ambient: Ambient<Scope>
   readonly clock: Clock
-  /** How long an answer to COMMIT is waited for when the time is up. */
+  /** How long an answer to COMMIT is waited for when the time is up, and one to ROLLBACK always. */
   readonly commitGraceMs: number
 }
 
@@ -350,15 +350,17 @@ export class Scope implements Surrounding {
   async #rollback(why: unknown): Promise<void> {
     this.#entering?.abort(why)
     this.#turns.drop(why)
-    await this.#begun?.catch(nothing)
-    if (this.#entered) await this.#undo()
+    const { clock, commitGraceMs: ms } = this.#house
+    if (this.#begun) await withinDeadline((signal) => this.#undo(signal), { clock, ms })
     await this.#ground.leave()
   }
 
   /** What cannot be undone here is undone by the release, or by whoever is around, or with the connection. */
-  async #undo(): Promise<void> {
+  async #undo(signal: AbortSignal): Promise<void> {
     const { statements, outermost } = this.#ground
     try {
+      await orAborted(this.#begun?.catch(nothing) ?? Promise.resolve(), signal)
+      if (!this.#entered) return
       let { connection } = this.#ground
       for (let turns = 0; turns < 3 && !connection.idle; turns++) await nextTurn()
       if (!connection.idle) {
@@ -366,13 +368,13 @@ export class Scope implements Surrounding {
         this.#ground.connection.cancelAll()
         // The release has a deadline for what does not end at once, and rolls back.
         if (outermost) return
-        await connection.whenIdle()
+        await connection.whenIdle(signal)
       }
       ;({ connection } = this.#ground)
-      if (connection.status !== 'I') await connection.askTask(statements.rollback, { told: true }).rows
+      if (connection.status !== 'I') await connection.askTask(statements.rollback, { signal, told: true }).rows
     } catch (error) {
-      // Those around would wait for it.
-      if (codeOf(error) === 'ERR_UNFINISHED' && !outermost) this.#ground.ruin(error as Error)
+      // Those around would wait for it, and so would the release.
+      if (signal.aborted || (codeOf(error) === 'ERR_UNFINISHED' && !outermost)) this.#ground.ruin(error as Error)
     }
   }
 }

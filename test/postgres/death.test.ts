@@ -311,6 +311,37 @@ describe('a way to the server that swallows everything', () => {
     expect(await db.sessions()).toHaveLength(1)
   })
 
+  /** What a transaction is at when the way goes deaf. */
+  const steps: Record<string, (pool: PostgresPool, deaf: () => void) => PromiseLike<unknown>> = {
+    'at its beginning': (pool, deaf) => (deaf(), pool.sql`select 1`),
+    'in the middle': (pool, deaf) => pool.sql`select 1`.then(() => (deaf(), pool.sql`select 2`)),
+    'in a savepoint': (pool, deaf) => pool.transaction(() => steps['in the middle']?.(pool, deaf)),
+    'when it has thrown': (pool, deaf) => pool.sql`select 1`.then(() => (deaf(), Promise.reject(mine))),
+    'when a savepoint has thrown': (pool, deaf) => pool.transaction(() => steps['when it has thrown']?.(pool, deaf)),
+  }
+  const mine = Object.assign(new Error('mine'), { code: 'MINE' })
+
+  test.each([
+    ['at its beginning', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
+    ['in the middle', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
+    ['in a savepoint', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
+    ['when it has thrown', 'MINE', 'MINE'],
+    ['when a savepoint has thrown', 'MINE', 'MINE'],
+  ])(
+    'a transaction ends at its deadline, or that of its queries, and its connection with it: %s',
+    async (at, ...codes) => {
+      for (const [i, options] of [{ timeoutMs: 200 }, {}].entries()) {
+        await using way = await swamp()
+        const pool = make({ port: way.port, resetTimeoutMs: 100, ...(i === 1 ? { queryTimeoutMs: 200 } : {}) })
+        const startedAt = performance.now()
+        const late = rejection(pool.transaction(() => steps[at]?.(pool, way.deaf), options))
+        expect((await late).code).toBe(codes[i])
+        expect(performance.now() - startedAt).toBeLessThan(3_000)
+        await until(() => pool.stats().leased === 0 && pool.stats().idle === 0)
+      }
+    },
+  )
+
   test('an acquire finds out by its ping', async () => {
     await using way = await swamp()
     const pool = make({ port: way.port, max: 2, pingAfterIdleMs: 0 })
