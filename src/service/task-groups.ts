@@ -98,8 +98,9 @@ export function isSingle(tasks: object): tasks is TasksOptions<unknown> {
 function workersOf(group: string, options: TasksOptions<unknown>, shared: ThreadData): TaskWorkers {
   const { module, workers = defaultWorkers, concurrency = 1, maxQueue = Infinity } = options
   const { killAfterMs = concurrency > 1 ? Infinity : 5_000 } = options
-  // A thread that computes gives nothing back meanwhile: it keeps one idle connection at the most, and none for good.
-  const { max = concurrency, maxIdle = Math.min(1, max), ...others } = shared.pool
+  // A thread that computes gives nothing back meanwhile: it keeps one idle connection at the most, and none for good. One
+  // that runs several tasks has as many in use, which are idle all at once, and would be opened anew a moment later.
+  const { max = concurrency, maxIdle = concurrency > 1 ? max : Math.min(1, max), ...others } = shared.pool
   const pool = { ...others, min: 0, max, maxIdle }
   const data: TaskThreadData = { ...shared, module: module.href, group, pool }
   return new TaskWorkers({ workers, concurrency, maxQueue, killAfterMs, data })

@@ -23,9 +23,9 @@ beforeAll(async () => {
 
 afterAll(() => database.drop())
 
-async function start(tasks: Partial<TasksOptions<Tasks>> = {}): Promise<Service<Tasks>> {
+async function start(tasks: Partial<TasksOptions<Tasks>> = {}, pool: { max?: number } = {}): Promise<Service<Tasks>> {
   const limit = { name: `tasks pool ${++names}`, connections: 6 }
-  const service = createService<Tasks>({ url: database.url, limit, signals: false, tasks: { module, ...tasks } })
+  const service = createService<Tasks>({ url: database.url, limit, pool, signals: false, tasks: { module, ...tasks } })
   await service.start()
   return service
 }
@@ -40,11 +40,26 @@ function optionError(make: () => unknown): unknown {
 }
 
 describe('the pool of a task', () => {
-  test('has as many connections as its thread has tasks, keeps one, and gives that back if it is asked to', async () => {
+  test('has as many connections as its thread has tasks, and gives idle ones back if it is asked to', async () => {
     await using service = await start({ workers: 1, concurrency: 3 })
     expect(await service.run('poolNumbers')).toEqual({ idle: 1, max: 3, after: 0 })
+  })
+
+  test('of a thread that runs several tasks keeps its connections from one lot to the next', async () => {
+    await using service = await start({ workers: 1, concurrency: 3 })
+    const pids = new Set<number>()
+    for (let lot = 0; lot < 5; lot++) {
+      const three = await Promise.all(Array.from({ length: 3 }, () => service.run('backend', 20)))
+      expect(new Set(three).size).toBe(3)
+      for (const pid of three) pids.add(pid)
+    }
+    expect(pids.size).toBe(3)
+  })
+
+  test('of a thread that runs one task at a time keeps one, whatever the task had', async () => {
+    await using service = await start({ workers: 1 }, { max: 3 })
     const before = (await database.sessions()).length
-    await Promise.all(Array.from({ length: 3 }, () => service.run('queries', 100)))
+    await service.run('queriesAtOnce', 3)
     await expect.poll(async () => (await database.sessions()).length).toBe(before + 1)
   })
 
