@@ -3,7 +3,7 @@ import { inspect } from 'node:util'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
   AcquireTimeoutError,
   ConnectError,
@@ -50,6 +50,18 @@ describe('createPool()', () => {
     } finally {
       if (PGHOST !== undefined) process.env['PGHOST'] = PGHOST
     }
+  })
+
+  test('createPool() connects where the environment says', async () => {
+    const { host, port, user, password } = db.server
+    onTestFinished(() => void vi.unstubAllEnvs())
+    const variables = { PGHOST: host, PGPORT: String(port), PGUSER: user, PGPASSWORD: password, PGDATABASE: db.name }
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value)
+    vi.stubEnv('PGOPTIONS', '-c statement_timeout=7s')
+    await using pool = createPool(undefined)
+    const [row] = await pool.sql`
+      select current_user as user, current_database() as database, current_setting('statement_timeout') as timeout`
+    expect(row).toEqual({ user, database: db.name, timeout: '7s' })
   })
 
   test('createPool() checks the options of the pool as well', () => {
@@ -217,11 +229,13 @@ describe('PostgresLease', () => {
     const pool = make({ max: 1 })
     await pool.sql`create table late (a int)`
     const lease = await pool.acquire()
-    const insert = lease.sql`insert into late select 1 from pg_sleep(0.05)`.execute()
-    await until(() => pool.stats().leased === 1)
+    await using lock = make({ max: 1 }).session()
+    await lock.sql`lock table late`
+    const insert = lease.sql`insert into late values (1)`.execute()
     await db.toRun('insert into late')
-    await lease.release()
-    await insert
+    const released = lease.release()
+    await lock.rollback()
+    await Promise.all([released, insert])
     expect((await pool.sql`select count(*)::int as n from late`)[0]).toEqual({ n: 1 })
     expect(pool.stats().opens).toBe(1)
   })
@@ -295,6 +309,18 @@ describe('PostgresPool.transaction()', () => {
       options,
     )
     expect(row).toEqual({ isolation: 'serializable', ro: 'on', deferrable: 'on' })
+    for (const isolation of ['read uncommitted', 'read committed', 'repeatable read', 'serializable'] as const) {
+      const shown = await pool.transaction(() => pool.sql`show transaction_isolation`, { isolation })
+      expect([...shown]).toEqual([{ transaction_isolation: isolation }])
+    }
+    const strict = make({ connection: { default_transaction_read_only: true, default_transaction_deferrable: true } })
+    const loose = { readOnly: false, deferrable: false }
+    expect(
+      await strict.transaction(
+        async (sql) => [await sql`show transaction_read_only`, await sql`show transaction_deferrable`],
+        loose,
+      ),
+    ).toEqual([[{ transaction_read_only: 'off' }], [{ transaction_deferrable: 'off' }]])
     const wrong = pool.transaction(() => undefined, { isolation: 'loose' as never })
     expect((await rejection(wrong)).code).toBe('ERR_OPTION')
   })
