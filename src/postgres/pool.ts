@@ -65,6 +65,8 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   readonly #transactions: Transactions<T>
   readonly #listening: Listening
   /** As the user wants them; the connection of listeners is one more. */
+  /** An idle connection, where nothing is to be done before it may be lent. */
+  readonly #atOnce: () => Lease<Connection> | undefined
   #bounds: { min: number; max: number }
   #listens = false
   readonly #deadlines: Deadlines
@@ -81,6 +83,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     this.#bounds = { min, max }
     const { debug } = this.#template.options
     const looksFirst = settings.hooks.onAcquire !== undefined
+    this.#atOnce = () => (looksFirst ? undefined : this.#pool.tryAcquire())
     this.#ambient = new Ambient<Scope>(settings.ambient)
     const house = {
       pool: this.name,
@@ -90,7 +93,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       commitGraceMs: settings.pool.resetTimeoutMs ?? 5_000,
     }
     this.#transactions = new Transactions<T>(house, {
-      tryAcquire: () => (looksFirst ? undefined : this.#pool.tryAcquire()),
+      tryAcquire: () => this.#atOnce(),
       acquire: (wanted) => this.#pool.acquire(wanted).catch(this.#nameHeld),
     })
     const oneShots = new OneShots(this.#pool, { debug, looksFirst, holders: this.#transactions })
@@ -204,7 +207,18 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   }
 
   /** Waits for a connection, first come, first served. Rejects with `AcquireTimeoutError` at the deadline. */
-  async acquire(options?: AcquireOptions): Promise<PostgresLease<T>> {
+  acquire(options?: AcquireOptions): Promise<PostgresLease<T>> {
+    try {
+      const limits = this.#deadlines.acquiring(options)
+      const lease = limits.signal?.aborted ? undefined : this.#atOnce()
+      if (lease) return Promise.resolve(new PostgresLease<T>(lease, this.#template))
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return this.#later(options)
+  }
+
+  async #later(options: AcquireOptions | undefined): Promise<PostgresLease<T>> {
     return new PostgresLease<T>(await this.#acquire(options), this.#template)
   }
 
