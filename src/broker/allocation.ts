@@ -10,7 +10,9 @@
 //   - a member's last connection goes to members without any only, while somebody waits for it. Anybody else would have
 //     to give it back as soon as Z·M is over;
 //   - an idle connection may be called away once it has idled for M, a member's last one after K·M, unless the asker
-//     has none.
+//     has none;
+//   - who has some and lacks a single one waits M for one of its own, before it calls one away that would leave the
+//     other with fewer.
 // `min` is never taken. By these rules at most one permit is on its way to a member at a time.
 
 /** Moves' worth of time that a connection stays, once opened. */
@@ -174,9 +176,17 @@ export function ripeAfter(view: View, donor: MemberView, asker: MemberView): num
   return donor.held > 1 || asker.held === 0 ? view.move : K * view.move
 }
 
+/** How long the asker must have waited before it may call away a connection of the donor's. */
+function patience(view: View, donor: MemberView, asker: MemberView): number {
+  if (asker.want > 1 || asker.held === 0) return 0
+  // A member's last one is ripe late enough.
+  return donor.held === 1 || donor.held >= asker.held + 2 ? 0 : view.move
+}
+
 /** Whether the oldest idle connection of a member may go to the asker now. */
 function isRipe(view: View, donor: MemberView, asker: MemberView): boolean {
-  return donor.idle > 0 && donor.held > donor.min && donor.idled >= ripeAfter(view, donor, asker)
+  if (donor.idle === 0 || donor.held <= donor.min) return false
+  return donor.idled >= ripeAfter(view, donor, asker) && asker.waited >= patience(view, donor, asker)
 }
 
 /** Whom my oldest idle connection goes to; nobody if it stays. */
@@ -224,7 +234,9 @@ export function nextRipening(view: View, me: number): number {
   for (let i = 0; i < view.size; i++) {
     const member = view.members[i]!
     if (i === me || !member.alive || member.idle === 0 || member.held <= member.min) continue
-    next = Math.min(next, Math.max(0, ripeAfter(view, member, view.members[me]!) - member.idled))
+    const asker = view.members[me]!
+    const ripens = Math.max(ripeAfter(view, member, asker) - member.idled, patience(view, member, asker) - asker.waited)
+    next = Math.min(next, Math.max(0, ripens))
   }
   return next
 }

@@ -154,13 +154,18 @@ export function format(options: {
 
 /** Looks at memory as a ledger; undefined if it is none that this version understands. */
 export function read(buffer: unknown): Ledger | undefined {
-  if (!(buffer instanceof SharedArrayBuffer) || buffer.byteLength < headerWords * 4) return undefined
+  if (!isShared(buffer) || buffer.byteLength < headerWords * 4) return undefined
   const words = new Int32Array(buffer)
   if (words[header.magic] !== magic || words[header.version] !== version) return undefined
   const room = words[header.slots] ?? 0
   const rows = words[header.rows] ?? 0
   if (buffer.byteLength !== sizeOf(room, rows)) return undefined
   return { words, room, rows, firstRow: headerWords + room * slotWords }
+}
+
+/** Also where the thread runs in a context of `node:vm`, whose SharedArrayBuffer is another one. */
+function isShared(value: unknown): value is SharedArrayBuffer {
+  return Object.prototype.toString.call(value) === '[object SharedArrayBuffer]'
 }
 
 /** How many permits there are now. */

@@ -92,7 +92,7 @@ describe('owedOnRelease()', () => {
 
 describe('owedOfIdle()', () => {
   test('gives after one move, the last one after K moves, unless the asker has none', () => {
-    const asker = { want: 1, waited: 5, held: 1 }
+    const asker = { want: 2, waited: 5, held: 1 }
     expect(owedOfIdle(view([{ held: 2, idle: 1, idled: M }, asker]), 0)).toBe(1)
     expect(owedOfIdle(view([{ held: 2, idle: 1, idled: M - 1 }, asker]), 0)).toBe(nobody)
     expect(owedOfIdle(view([{ held: 1, idle: 1, idled: K * M - 1 }, asker]), 0)).toBe(nobody)
@@ -106,6 +106,31 @@ describe('owedOfIdle()', () => {
         0,
       ),
     ).toBe(1)
+  })
+
+  test('has one that lacks a single one, and has as many, wait for its own as long as a move costs', () => {
+    const gives = (donor: number, asker: Partial<MemberView>): boolean =>
+      owedOfIdle(
+        view([
+          { held: donor, idle: 1, idled: K * M },
+          { want: 1, waited: M - 1, held: 2, ...asker },
+        ]),
+        0,
+      ) === 1
+    expect(gives(2, {})).toBe(false)
+    expect(gives(3, {})).toBe(false)
+    expect(gives(2, { waited: M })).toBe(true)
+    // Not where more than one is lacking, where it would have no more than the other, or has none, or for the last one.
+    expect(gives(2, { want: 2 })).toBe(true)
+    expect(gives(4, {})).toBe(true)
+    expect(gives(2, { held: 0 })).toBe(true)
+    expect(gives(1, {})).toBe(true)
+    const v = view([
+      { want: 1, waited: 4, held: 2 },
+      { held: 2, idle: 1, idled: 30 },
+    ])
+    expect(donorToWake(v, 0)).toBe(nobody)
+    expect(nextRipening(v, 0)).toBe(M - 4)
   })
 
   test('serves who has fewest, then who has waited longest', () => {

@@ -1,3 +1,4 @@
+import { runInNewContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
 import {
   elapsed,
@@ -22,6 +23,15 @@ describe('layout', () => {
     expect(ledger).toMatchObject({ room: 20, rows: 8 })
     expect(ledger.words.byteLength).toBe(sizeOf(20, 8))
     expect(ledger.words[header.thread]).toBe(3)
+  })
+
+  test('read() understands it in a context of node:vm, too', () => {
+    const elsewhere = runInNewContext('new SharedArrayBuffer(length)', {
+      length: buffer.byteLength,
+    }) as SharedArrayBuffer
+    new Int32Array(elsewhere).set(new Int32Array(buffer))
+    expect(elsewhere).not.toBeInstanceOf(SharedArrayBuffer)
+    expect(read(elsewhere)).toBeDefined()
   })
 
   test('read() refuses what it does not understand', () => {
