@@ -1,5 +1,5 @@
 import type { Clock, Timer } from './clock.ts'
-import { lateMs } from './deadline.ts'
+import { heed, lateMs } from './deadline.ts'
 import { heldBy } from './holding.ts'
 import type { Holding } from './holding.ts'
 import type { Lease } from './lease.ts'
@@ -68,7 +68,7 @@ export class Acquire<C> extends Waiter<Slot<C>> {
   /** Starts to watch deadline and signal. */
   arm(): void {
     if (this.state !== 'waiting') return
-    this.#signal?.addEventListener('abort', this, { once: true })
+    if (this.#signal) heed(this.#signal, this)
     // With 0 there is nothing left to wait for but a ping, which has a deadline of its own.
     const { timeoutMs } = this
     if (timeoutMs === Infinity || timeoutMs === 0) return

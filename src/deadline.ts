@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { Clock } from './clock.ts'
 
 /** What a call is given to notice its deadline itself, before it is left behind. */
@@ -9,6 +10,20 @@ export const lateMs = 20
 /** The call did not settle in time, nor in the grace after its signal. */
 export class DeadlineError extends Error {
   override readonly name = 'DeadlineError'
+}
+
+const heeded = new WeakSet<AbortSignal>()
+
+/**
+ * Listens to a user's signal. It may be a whole request's, with many who wait under it at a time; each takes its listener
+ * away, so that there is nothing to warn of.
+ */
+export function heed(signal: AbortSignal, listener: Parameters<AbortSignal['addEventListener']>[1]): void {
+  if (!heeded.has(signal)) {
+    heeded.add(signal)
+    setMaxListeners(0, signal)
+  }
+  signal.addEventListener('abort', listener, { once: true })
 }
 
 /** A promise's outcome, or the signal's reason, whichever comes first. */

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../clock.ts'
 import { longestTimerMs } from '../clock.ts'
-import { lateMs } from '../deadline.ts'
+import { heed, lateMs } from '../deadline.ts'
 import { AcquireTimeoutError, QueryTimeoutError, optionRangeError, optionTypeError } from '../errors.ts'
 import { duration } from '../options.ts'
 import type { AcquireOptions } from '../pool.ts'
@@ -132,7 +132,7 @@ class Watch {
     const aborted = signals.find((signal) => signal.aborted)
     if (aborted) return this.#end(aborted.reason)
     if (endsAt <= clock.now()) return this.#end(this.#timeout())
-    for (const signal of signals) signal.addEventListener('abort', this)
+    for (const signal of signals) heed(signal, this)
     if (endsAt !== Infinity) this.#wait()
   }
 

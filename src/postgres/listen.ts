@@ -1,6 +1,6 @@
 import { Backoff } from '../backoff.ts'
 import type { Clock, Timer } from '../clock.ts'
-import { DeadlineError, withinDeadline } from '../deadline.ts'
+import { DeadlineError, heed, withinDeadline } from '../deadline.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import type { Identity } from '../driver.ts'
@@ -132,7 +132,7 @@ export class Listening {
     if (this.#closed) throw new PoolClosedError(this.#house.pool)
     const entry: Entry = { channel, fn, options, ready: deferred(), heard: false, off: nothing }
     const onAbort = (): void => void this.#leave(entry, signal?.reason)
-    signal?.addEventListener('abort', onAbort, { once: true })
+    if (signal) heed(signal, onAbort)
     entry.off = () => signal?.removeEventListener('abort', onAbort)
     const others = this.#entries.get(channel)
     if (others) others.add(entry)

@@ -158,13 +158,13 @@ function whole(connection: Readonly<Record<string, string>>): object {
 }
 
 /** A callback that throws inside postgres.js would fail the query that happens to run. */
-function guarded({ onnotice, onparameter }: PostgresSettings['session']): Record<string, unknown> {
+function guarded({ debug, onnotice, onparameter }: PostgresSettings['session']): Record<string, unknown> {
   const callbacks: Record<string, unknown> = {}
-  for (const [name, fn] of Object.entries({ onnotice, onparameter })) {
-    if (!fn) continue
-    callbacks[name] = (...values: [never, never]) => {
+  for (const [name, fn] of Object.entries({ debug, onnotice, onparameter })) {
+    if (typeof fn !== 'function') continue
+    callbacks[name] = (...values: never[]) => {
       try {
-        fn(...values)
+        ;(fn as (...values: never[]) => unknown)(...values)
       } catch (error) {
         process.emitWarning(`${name} threw: ${String(error)}`, 'MillpondWarning')
       }

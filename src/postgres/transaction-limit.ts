@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../clock.ts'
-import { lateMs } from '../deadline.ts'
+import { heed, lateMs } from '../deadline.ts'
 import { PoolError } from '../errors.ts'
 
 interface Details {
@@ -51,7 +51,7 @@ export class Limit {
     this.#started = true
     const { clock, timeoutMs, signal } = this.#details
     if (signal?.aborted) return this.handleEvent()
-    signal?.addEventListener('abort', this)
+    if (signal) heed(signal, this)
     if (timeoutMs === undefined || timeoutMs === Infinity) return
     this.#endsAt = clock.now() + timeoutMs
     this.#timer = clock.setTimer(() => this.#due(), timeoutMs)

@@ -1,6 +1,6 @@
 import { getEventListeners } from 'node:events'
 import { connect } from 'node:net'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { AcquireTimeoutError, LeaseReleasedError, PoolError, QueryTimeoutError } from '../../src/errors.ts'
 import { createPool } from '../../src/postgres/index.ts'
 import type { PostgresPool } from '../../src/postgres/index.ts'
@@ -159,6 +159,29 @@ describe('PostgresPool.with()', () => {
     await rejection(cancelled)
     await givenBack(db, pool)
     expect(clock.timers.all).toBe(all)
+    expect(getEventListeners(signal, 'abort')).toEqual([])
+  })
+
+  test('with() and all else takes one signal for many, as a request has one, without a warning', async () => {
+    const warnings: string[] = []
+    const note = ({ name, message }: Error): void => void warnings.push(`${name}: ${message}`)
+    process.on('warning', note)
+    onTestFinished(() => void process.off('warning', note))
+    const pool = poolFor(db, { max: 2 })
+    const controller = new AbortController()
+    const { signal } = controller
+    const { sql } = pool.with({ signal })
+    const many = Array.from({ length: 20 }, (_, i) => i)
+    const listeners = await Promise.all(many.map((i) => pool.listen(`channel ${i}`, () => undefined, { signal })))
+    await Promise.all(many.map((i) => sql`select ${i}::int`))
+    await Promise.all(many.map(() => pool.use(() => 'x', { signal })))
+    await Promise.all(many.map((i) => pool.transaction((t) => t`select ${i}::int`, { signal })))
+    await pool.within({ signal }, () => Promise.all(many.map((i) => pool.sql`select ${i}::int`)))
+    await Promise.all(listeners.map((listener) => listener.unlisten()))
+    await new Promise((resolve) => {
+      setImmediate(resolve)
+    })
+    expect(warnings).toEqual([])
     expect(getEventListeners(signal, 'abort')).toEqual([])
   })
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, expectTypeOf, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, expectTypeOf, onTestFinished, test, vi } from 'vitest'
 import { ConnectionLostError, PoolError, QueryCancelledError, QueryTimeoutError } from '../../src/errors.ts'
 import type { PostgresPool, PostgresSql } from '../../src/postgres/index.ts'
 import { FakeClock } from '../../src/testing/index.ts'
@@ -234,6 +234,29 @@ describe('the whole surface of postgres.js', () => {
       'listen "debug"',
       'unlisten *',
     ])
+  })
+
+  test('a callback that throws fails its own query at most: forEach(), transform, debug', async () => {
+    const mine = new Error('mine')
+    const throws = (): never => {
+      throw mine
+    }
+    const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined)
+    onTestFinished(() => warned.mockRestore())
+    const pool = poolFor(db, { max: 1, debug: throws, onnotice: throws, transform: { row: { from: picky } } })
+    function picky(row: postgres.Row): postgres.Row {
+      return row['g'] === 2 ? throws() : row
+    }
+    const numbers = (): postgres.PendingQuery<postgres.Row[]> => pool.sql`select g from generate_series(1, 5) g`
+    expect(await rejection(numbers())).toBe(mine)
+    expect(await rejection(numbers().forEach(throws))).toBe(mine)
+    expect(await rejection(pool.transaction(() => numbers().forEach(throws)))).toBe(mine)
+    expect(await pool.transaction(async (sql) => plain(await sql`select 1 as one`))).toEqual([{ one: 1 }])
+    await pool.sql.unsafe(`do $$ begin raise notice 'hello'; end $$`)
+    expect(plain(await pool.sql`select 2 as two`)).toEqual([{ two: 2 }])
+    expect(pool.stats().opens).toBe(1)
+    const words = warned.mock.calls.map(([text]) => String(text))
+    expect(new Set(words)).toEqual(new Set(['debug threw: Error: mine', 'onnotice threw: Error: mine']))
   })
 
   test('.stream() says what it is called now', () => {
