@@ -92,6 +92,7 @@ class DropInPool implements FaceHouse {
     this.#transactions = new Transactions(house, {
       tryAcquire: () => (looksFirst ? undefined : this.#pool.tryAcquire()),
       acquire: (wanted) => this.#pool.acquire(wanted),
+      wait: () => this.#pool.wait(),
     })
     this.oneShots = new OneShots(this.#pool, {
       debug: this.template.options.debug,

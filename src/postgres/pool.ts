@@ -95,6 +95,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     this.#transactions = new Transactions<T>(house, {
       tryAcquire: () => this.#atOnce(),
       acquire: (wanted) => this.#pool.acquire(wanted).catch(this.#nameHeld),
+      wait: () => this.#pool.wait(),
     })
     const oneShots = new OneShots(this.#pool, { debug, looksFirst, holders: this.#transactions })
     this.#deadlines = new Deadlines({

@@ -10,8 +10,10 @@ export interface Ground {
   readonly outermost: boolean
   /** Throws before `enter` has resolved, and once it belongs to somebody else. */
   readonly connection: Connection
-  /** Waits for the connection, until the signal aborts. Undefined if it could be had at once: then no signal is made. */
-  enter(signal: () => AbortSignal): Promise<void> | undefined
+  /** Waits for the connection; undefined if it could be had at once. */
+  enter(): Promise<void> | undefined
+  /** Ends the waiting: `enter` rejects with this. Does nothing once it is there. */
+  quit(why: unknown): void
   /** Gives it back; waits until that is done. Does nothing if it was never had. */
   leave(): Promise<void>
   /** The connection is of no use any more. */
@@ -30,7 +32,13 @@ const notEntered = 'bug: a connection was used before it was there'
 export interface LeaseSource {
   /** One that can be had at once. Throws where none may be had any more. */
   now(): Lease<Connection> | undefined
-  wait(signal: AbortSignal): Promise<Lease<Connection>>
+  wait(): Waiting
+}
+
+/** Somebody in the pool's queue. */
+export interface Waiting {
+  readonly promise: Promise<Lease<Connection>>
+  leave(why: unknown): void
 }
 
 /** A lease of its own. */
@@ -38,6 +46,7 @@ export class LeasedGround implements Ground {
   readonly statements: Statements
   readonly outermost = true
   readonly #source: LeaseSource
+  #waiting: Waiting | undefined
   #lease: Lease<Connection> | undefined
   #ruined: Promise<void> | undefined
 
@@ -56,13 +65,19 @@ export class LeasedGround implements Ground {
     return this.#lease?.released ? undefined : this.#lease
   }
 
-  enter(signal: () => AbortSignal): Promise<void> | undefined {
+  enter(): Promise<void> | undefined {
     this.#lease = this.#source.now()
-    return this.#lease ? undefined : this.#wait(signal())
+    return this.#lease ? undefined : this.#wait()
   }
 
-  async #wait(signal: AbortSignal): Promise<void> {
-    this.#lease = await this.#source.wait(signal)
+  async #wait(): Promise<void> {
+    this.#waiting = this.#source.wait()
+    this.#lease = await this.#waiting.promise
+    this.#waiting = undefined
+  }
+
+  quit(why: unknown): void {
+    this.#waiting?.leave(why)
   }
 
   leave(): Promise<void> {
@@ -93,6 +108,7 @@ export class SavepointGround implements Ground {
   readonly outermost = false
   readonly #around: Surrounding
   #done: (() => void) | undefined
+  #quit: ((why: unknown) => void) | undefined
 
   constructor(around: Surrounding, { readOnly }: { readOnly: boolean }) {
     const name = `millpond_${++savepoints}`
@@ -109,22 +125,25 @@ export class SavepointGround implements Ground {
     return this.#around.connection
   }
 
-  enter(signalOf: () => AbortSignal): Promise<void> {
+  enter(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const signal = signalOf()
       let left = false
       const begin = (done: () => void): void => {
         if (left) return done()
+        this.#quit = undefined
         this.#done = done
         resolve()
       }
-      const leave = (): void => {
+      this.#quit = (why) => {
         left = true
-        reject(signal.reason)
+        reject(why)
       }
-      signal.addEventListener('abort', leave, { once: true })
       this.#around.take(new Turn(begin, reject))
     })
+  }
+
+  quit(why: unknown): void {
+    this.#quit?.(why)
   }
 
   leave(): Promise<void> {

@@ -72,7 +72,6 @@ export class Scope implements Surrounding {
   readonly #house: House
   readonly #ground: Ground
   readonly #turns = new Turns()
-  #entering: AbortController | undefined
   #entered = false
   #begun: Promise<void> | undefined
   #closed = false
@@ -216,10 +215,7 @@ export class Scope implements Surrounding {
   async #begin(): Promise<void> {
     const { statements, outermost } = this.#ground
     try {
-      const entering = this.#ground.enter(() => {
-        this.#entering = new AbortController()
-        return this.#entering.signal
-      })
+      const entering = this.#ground.enter()
       if (entering) await entering
       this.#entered = true
       if (outermost) this.connection.beginWithNext(statements.begin)
@@ -348,7 +344,7 @@ export class Scope implements Surrounding {
   }
 
   async #rollback(why: unknown): Promise<void> {
-    this.#entering?.abort(why)
+    this.#ground.quit(why)
     this.#turns.drop(why)
     const { clock, commitGraceMs: ms } = this.#house
     if (this.#begun) await withinDeadline((signal) => this.#undo(signal), { clock, ms })

@@ -1,3 +1,4 @@
+import type { Acquire } from '../acquire.ts'
 import type { Clock } from '../clock.ts'
 import { orAborted } from '../deadline.ts'
 import { AcquireTimeoutError, LeaseReleasedError, TransactionOutcomeUnknownError } from '../errors.ts'
@@ -8,6 +9,7 @@ import type { Connection } from './connection.ts'
 import { Scope } from './scope.ts'
 import type { House, TransactionSql } from './scope.ts'
 import { LeasedGround } from './scope-ground.ts'
+import type { Waiting } from './scope-ground.ts'
 import type { Types } from './sql.ts'
 import { beginStatement, checkSavepointOptions, checkTransactionOptions } from './transaction-options.ts'
 import type { SessionOptions, TransactionOptions } from './transaction-options.ts'
@@ -26,6 +28,8 @@ export interface Acquirer {
   /** One that can be had at once, or undefined. Throws as `acquire` rejects. */
   tryAcquire: () => Lease<Connection> | undefined
   acquire: (options: AcquireOptions) => Promise<Lease<Connection>>
+  /** As `acquire`, for somebody who may leave without a signal. */
+  wait: () => Acquire<Connection>
 }
 
 /** The transactions of one pool. */
@@ -79,13 +83,30 @@ export class Transactions<T extends Types = {}> {
         bound({})
         return tryAcquire()
       },
-      wait: (signal) =>
-        limit.acquiring((timeoutMs) => acquire(bound(timeoutMs === undefined ? { signal } : { signal, timeoutMs }))),
+      wait: () => {
+        if (!around && options.timeoutMs === undefined) return this.#wait()
+        const waiting = new AbortController()
+        const { signal } = waiting
+        const promise = limit.acquiring((timeoutMs) =>
+          acquire(bound(timeoutMs === undefined ? { signal } : { signal, timeoutMs })),
+        )
+        return { promise, leave: (why) => waiting.abort(why) }
+      },
     })
     const scope = new Scope(this.#house, ground)
     this.#begun.set(scope, options)
     this.#grounds.set(scope, ground)
     return scope
+  }
+
+  /** Without a deadline or a signal of anybody's. */
+  #wait(): Waiting {
+    const holder = this.here()
+    const acquire = this.#acquirer.wait()
+    const promise = acquire.promise.catch((error: unknown) => {
+      throw this.naming(error, holder)
+    })
+    return { promise, leave: (why) => acquire.leave(why) }
   }
 
   /** The transaction or session that the caller is in, and that has a lease. */
