@@ -10,6 +10,8 @@ export interface Ground {
   readonly outermost: boolean
   /** Throws before `enter` has resolved, and once it belongs to somebody else. */
   readonly connection: Connection
+  /** Its own, while it is held. */
+  readonly lease: Lease<Connection> | undefined
   /** Waits for the connection; undefined if it could be had at once. */
   enter(): Promise<void> | undefined
   /** Ends the waiting: `enter` rejects with this. Does nothing once it is there. */
@@ -60,7 +62,6 @@ export class LeasedGround implements Ground {
     return this.#lease.connection
   }
 
-  /** The lease while it is held. */
   get lease(): Lease<Connection> | undefined {
     return this.#lease?.released ? undefined : this.#lease
   }
@@ -106,6 +107,7 @@ let savepoints = 0
 export class SavepointGround implements Ground {
   readonly statements: Statements
   readonly outermost = false
+  readonly lease: undefined = undefined
   readonly #around: Surrounding
   #done: (() => void) | undefined
   #quit: ((why: unknown) => void) | undefined

@@ -8,6 +8,7 @@ import {
   SessionBusyError,
   TransactionOutcomeUnknownError,
 } from '../errors.ts'
+import type { Lease } from '../lease.ts'
 import type { Ambient } from './ambient.ts'
 import { codeOf } from './connect-error.ts'
 import type { Connection } from './connection.ts'
@@ -17,6 +18,7 @@ import { SavepointGround } from './scope-ground.ts'
 import type { Ground, Surrounding } from './scope-ground.ts'
 import { Turn, Turns } from './scope-turns.ts'
 import { createSql } from './sql.ts'
+import type { SessionOptions } from './transaction-options.ts'
 import type { PostgresSql, Types } from './sql.ts'
 import type { Template } from './template.ts'
 
@@ -69,6 +71,8 @@ export class Scope implements Surrounding {
   /** … and for those who are inside. */
   readonly ambient: Target
   readonly around: Scope | undefined
+  /** How the transaction was begun, a read-only savepoint of it included. */
+  readonly options: SessionOptions
   readonly #house: House
   readonly #ground: Ground
   readonly #turns = new Turns()
@@ -81,9 +85,10 @@ export class Scope implements Surrounding {
   #open: (() => 'cursor' | 'copy' | undefined) | undefined
   #sql: TransactionSql | undefined
 
-  constructor(house: House, ground: Ground, around?: Scope) {
+  constructor(house: House, ground: Ground, options: SessionOptions, around?: Scope) {
     this.#house = house
     this.#ground = ground
+    this.options = options
     this.around = around
     const { debug } = house.template.options
     this.#explicit = { debug, run: (query) => this.#run(query, 'transaction') }
@@ -95,6 +100,11 @@ export class Scope implements Surrounding {
       savepoint: <R>(fn: (sql: TransactionSql) => R | PromiseLike<R>) => this.#savepoint(fn),
     })
     return this.#sql
+  }
+
+  /** That of the transaction itself, while it is held. */
+  get lease(): Lease<Connection> | undefined {
+    return this.#ground.lease
   }
 
   /** Nothing can be begun in it any more. */
@@ -132,8 +142,9 @@ export class Scope implements Surrounding {
   }
 
   /** A savepoint in it. */
-  within({ readOnly = false }: { readOnly?: boolean } = {}): Scope {
-    return new Scope(this.#house, new SavepointGround(this, { readOnly }), this)
+  within({ readOnly = false }: { readOnly?: boolean | undefined } = {}): Scope {
+    const options = readOnly ? { ...this.options, readOnly } : this.options
+    return new Scope(this.#house, new SavepointGround(this, { readOnly }), options, this)
   }
 
   /**

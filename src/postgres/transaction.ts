@@ -36,9 +36,6 @@ export interface Acquirer {
 export class Transactions<T extends Types = {}> {
   readonly #house: House
   readonly #acquirer: Acquirer
-  /** How the transactions were begun that savepoints may be asked for in. */
-  readonly #begun = new WeakMap<Scope, SessionOptions>()
-  readonly #grounds = new WeakMap<Scope, LeasedGround>()
 
   constructor(house: House, acquirer: Acquirer) {
     this.#house = house
@@ -54,11 +51,8 @@ export class Transactions<T extends Types = {}> {
     try {
       if (!around) return await this.#retried(fn, options, limit)
       if (around.ended) throw new LeaseReleasedError(this.#house.pool, 'ambient')
-      const begun = this.#optionsOf(around)
-      checkSavepointOptions(options, begun)
-      const scope = around.within(options.readOnly ? { readOnly: true } : {})
-      this.#begun.set(scope, options.readOnly ? { ...begun, readOnly: true } : begun)
-      return await attempt(scope, fn, options, limit)
+      checkSavepointOptions(options, around.options)
+      return await attempt(around.within({ readOnly: options.readOnly }), fn, options, limit)
     } finally {
       limit.stop()
     }
@@ -93,10 +87,7 @@ export class Transactions<T extends Types = {}> {
         return { promise, leave: (why) => waiting.abort(why) }
       },
     })
-    const scope = new Scope(this.#house, ground)
-    this.#begun.set(scope, options)
-    this.#grounds.set(scope, ground)
-    return scope
+    return new Scope(this.#house, ground, options)
   }
 
   /** Without a deadline or a signal of anybody's. */
@@ -110,16 +101,13 @@ export class Transactions<T extends Types = {}> {
   }
 
   /** The transaction or session that the caller is in, and that has a lease. */
-  here(): LeasedGround | undefined {
-    for (const scope of this.#house.ambient.around()) {
-      const ground = this.#grounds.get(scope)
-      if (ground?.lease) return ground
-    }
+  here(): Scope | undefined {
+    for (const scope of this.#house.ambient.around()) if (scope.lease) return scope
     return undefined
   }
 
   /** An acquire's error, which names the lease that its caller holds, if that is a transaction's or a session's. */
-  naming(error: unknown, holder: LeasedGround | undefined = this.here()): unknown {
+  naming(error: unknown, holder: Scope | undefined = this.here()): unknown {
     if (!(error instanceof AcquireTimeoutError) || error.holds || error.stats.name !== this.#house.pool) return error
     const lease = holder?.lease
     if (!lease) return error
@@ -127,12 +115,6 @@ export class Transactions<T extends Types = {}> {
     const holds = { connection: tag, heldMs: this.#house.clock.now() - since, acquiredAt }
     const { phase, waitedMs, timeoutMs, stats, cause } = error
     return new AcquireTimeoutError({ phase, waitedMs, timeoutMs, stats, cause, holds })
-  }
-
-  #optionsOf(scope: Scope): SessionOptions {
-    let at: Scope | undefined = scope
-    while (at && !this.#begun.has(at)) at = at.around
-    return (at && this.#begun.get(at)) ?? {}
   }
 
   async #retried<R>(fn: Callback<T, R>, options: TransactionOptions, limit: Limit): Promise<R> {
