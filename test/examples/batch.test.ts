@@ -11,7 +11,7 @@ import { Example } from './example.ts'
 
 // BATCH_ROWS=1000000 for the whole of it, with as much to compute as it has for its reader.
 const rows = Number(process.env['BATCH_ROWS'] ?? 160_000)
-const rounds = process.env['BATCH_ROWS'] === undefined ? 2 : 10
+const rounds = process.env['BATCH_ROWS'] === undefined ? 2 : 20
 const workers = 4
 
 let database: TestDatabase

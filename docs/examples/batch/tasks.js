@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 
 /** @import { TaskContext } from 'millpond/service' */
 
-const rounds = Number(process.env.ROUNDS ?? 10)
+const rounds = Number(process.env.ROUNDS ?? 20)
 
 /** @typedef {{ id: number, email: string }} Person */
 
