@@ -10,6 +10,8 @@ import type { Address } from './dial.ts'
 import { serverError } from './connect-error.ts'
 import type { ErrorFields, TransactionStatus } from './frames.ts'
 import { keepStream } from './copy.ts'
+import { ownRows } from './own-rows.ts'
+import type { Row } from './own-rows.ts'
 import { Prelude } from './prelude.ts'
 import { cancelUnsent, freeze, rejectEarly } from './query.ts'
 import type { RawQuery } from './query.ts'
@@ -24,8 +26,6 @@ const cancelTimeoutMs = 5_000
 /** When the first of them is followed by a second one; each later one takes twice as long. */
 const cancelAgainMs = 250
 
-export type Row = Record<string, unknown>
-
 interface AskOptions {
   readonly parameters?: readonly unknown[]
   readonly signal?: AbortSignal | undefined
@@ -33,7 +33,7 @@ interface AskOptions {
 }
 
 interface Asked {
-  readonly rows: Promise<readonly Row[]>
+  readonly answer: Promise<unknown>
   readonly task: Task
 }
 
@@ -202,16 +202,17 @@ export class Connection {
 
   /** Runs a statement of the pool's own. The signal ends the waiting, not the statement. */
   async ask(text: string, parameters: readonly unknown[] = [], signal?: AbortSignal): Promise<readonly Row[]> {
-    return await this.askTask(text, { parameters, signal }).rows
+    return ownRows(await this.askTask(text, { parameters, signal }).answer)
   }
 
-  /** As `ask`; the task tells whether the statement went out. `told`: the option `debug` hears of it. */
+  /** As `ask`, for those who look at no rows; the task tells whether the statement went out. `told`: the option `debug` hears of it. */
   askTask(text: string, { parameters = [], signal, told = false }: AskOptions = {}): Asked {
     const query = this.#inner.unsafe(text, parameters)
     // Marked as executed: `then` is to wait for it, not to start it.
     query.executed = true
-    const rows = orAborted<readonly Row[]>(query, signal)
-    return { rows, task: this.run(query, { own: true, told }) }
+    query.isRaw = true
+    const answer = orAborted<unknown>(query, signal)
+    return { answer, task: this.run(query, { own: true, told }) }
   }
 
   /** Resolves when it is idle; rejects when it is lost, or with the signal's reason. */
@@ -280,7 +281,8 @@ export class Connection {
     this.#inner.handler(query)
     freeze(query)
     if (task.own || query.string === undefined) return
-    task.trace = traceOfText(query.string)
+    // What is no text by itself may be another one each time.
+    task.trace = typeof query.string === 'string' ? traceOfText(query.string) : 'session'
     this.traces.sent(task.trace)
   }
 

@@ -70,6 +70,12 @@ export class PostgresListener implements AsyncDisposable {
   }
 }
 
+/** A session, as postgres.js shows it. */
+export interface SessionState {
+  readonly pid: number
+  readonly secret: number
+}
+
 /** One who listens. */
 interface Entry {
   readonly channel: string
@@ -142,9 +148,17 @@ export class Listening {
     return new PostgresListener(channel, () => this.#leave(entry))
   }
 
-  /** The session that listens, as postgres.js shows it: once somebody has been heard. */
-  get state(): { readonly pid: number; readonly secret: number } | undefined {
-    return this.#identity && { pid: this.#identity.pid, secret: this.#identity.secret }
+  /** The session that listens, as postgres.js shows it: also the next one, to whoever keeps this. */
+  get state(): SessionState {
+    const identity = (): Identity | undefined => this.#identity
+    return {
+      get pid() {
+        return identity()?.pid ?? 0
+      },
+      get secret() {
+        return identity()?.secret ?? 0
+      },
+    }
   }
 
   /** Leaves the connection for a new one, as after a loss. */
@@ -420,7 +434,7 @@ export class Listening {
 async function ask({ connection }: Session, text: string, clock: Clock, keepAlive = true): Promise<void> {
   try {
     const told = text !== ''
-    await withinDeadline((signal) => connection.askTask(text, { signal, told }).rows, {
+    await withinDeadline((signal) => connection.askTask(text, { signal, told }).answer, {
       clock,
       ms: answerMs,
       keepAlive,

@@ -18,6 +18,8 @@ export interface RawQuery extends Promise<unknown> {
   /** Handed over and not settled. */
   active: boolean
   executed: boolean
+  /** Its rows come as arrays of bytes. */
+  isRaw?: unknown
   cancelled: unknown
   /** The error for which postgres.js sends a prepared statement a second time. */
   retried?: unknown

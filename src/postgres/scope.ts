@@ -230,7 +230,7 @@ export class Scope implements Surrounding {
       if (entering) await entering
       this.#entered = true
       if (outermost) this.connection.beginWithNext(statements.begin)
-      else await this.connection.askTask(statements.begin, { told: true }).rows
+      else await this.connection.askTask(statements.begin, { told: true }).answer
       this.#turns.open()
     } catch (error) {
       this.#dead ??= { error }
@@ -329,7 +329,7 @@ export class Scope implements Surrounding {
       this.#over = true
       return await this.#ground.leave()
     }
-    const { rows, task } = this.connection.askTask(statements.commit, { told: true })
+    const { answer, task } = this.connection.askTask(statements.commit, { told: true })
     const tooLate = outermost && signal ? new AbortController() : undefined
     let timer: Timer | undefined
     const onAbort = (): void => {
@@ -337,7 +337,7 @@ export class Scope implements Surrounding {
     }
     if (outermost) signal?.addEventListener('abort', onAbort, { once: true })
     try {
-      await orAborted(rows, tooLate?.signal)
+      await orAborted(answer, tooLate?.signal)
     } catch (error) {
       const unknown = tooLate?.signal.aborted || (error instanceof ConnectionLostError && task.wrote)
       if (!outermost || !unknown) throw error
@@ -378,7 +378,7 @@ export class Scope implements Surrounding {
         await connection.whenIdle(signal)
       }
       ;({ connection } = this.#ground)
-      if (connection.status !== 'I') await connection.askTask(statements.rollback, { signal, told: true }).rows
+      if (connection.status !== 'I') await connection.askTask(statements.rollback, { signal, told: true }).answer
     } catch (error) {
       // Those around would wait for it, and so would the release.
       if (signal.aborted || (codeOf(error) === 'ERR_UNFINISHED' && !outermost)) this.#ground.ruin(error as Error)

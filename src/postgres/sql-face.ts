@@ -2,6 +2,7 @@ import type postgres from 'postgres'
 import { PoolError } from '../errors.ts'
 import { codeOf } from './connect-error.ts'
 import type { LargeObject } from './large-object.ts'
+import type { SessionState } from './listen.ts'
 import type { PostgresSettings } from './options.ts'
 import { isQuery } from './query.ts'
 import type { RawQuery } from './query.ts'
@@ -55,7 +56,7 @@ export interface FaceHouse {
 }
 
 export interface Listened {
-  readonly state?: { readonly pid: number; readonly secret: number } | undefined
+  readonly state: SessionState
   unlisten(): Promise<void>
 }
 

@@ -72,6 +72,11 @@ interface Case {
   readonly run: (sql: plain.Sql, postgres: Postgres) => unknown
 }
 
+async function described(query: plain.PendingQuery<plain.Row[]>): Promise<unknown> {
+  const { types, columns } = await query.describe()
+  return [types, columns.map(({ name, type }) => [name, type])]
+}
+
 const people = (sql: plain.ISql): plain.Fragment => sql`(values ('Murray', 68), ('Walter', 80)) as people (name, age)`
 
 /** Each runs on both; what they come to has to be the same. */
@@ -766,6 +771,246 @@ const cases: readonly Case[] = [
         return text
       }),
   },
+  // ── As its own tests have it ──
+  {
+    about: 'a stack that ends where the query was made',
+    run: async (sql) => {
+      const made = sql`error`
+      const error = (await made.catch((e: unknown) => e)) as Error
+      return /drop-in\.test\.ts/.test(error.stack?.split('\n').pop() ?? '')
+    },
+  },
+  {
+    about: 'a longer stack with debug',
+    options: { debug: true },
+    run: async (sql) => {
+      const wat = (): PromiseLike<unknown> => sql`error`
+      const yo = (): PromiseLike<unknown> => wat()
+      const error = (await Promise.resolve(yo()).catch((e: unknown) => e)) as Error
+      return error.stack?.match(/\bwat\b|\byo\b/g)?.join(' ')
+    },
+  },
+  {
+    about: 'an error has its parameters, as sent and as given',
+    run: async (sql) => {
+      const error = (await sql`selec ${1}`.catch((e: unknown) => e)) as plain.PostgresError & { args: unknown[] }
+      return [error.query, error.parameters, error.args, Object.keys(error).includes('parameters')]
+    },
+  },
+  {
+    about: 'statements whose plan has become invalid are prepared again',
+    run: async (sql, postgres) => {
+      const name = `replanned_${postgres === plain ? 'theirs' : 'ours'}`
+      const insert = (): PromiseLike<unknown> =>
+        sql`insert into ${sql(name)} (name) values (${'1'}) returning name`.then(strip)
+      const select = (): PromiseLike<unknown> => sql`select name from ${sql(name)}`.then(strip)
+      await sql`create table ${sql(name)} (name text)`
+      const before = [await insert(), await select()]
+      await sql`alter table ${sql(name)} alter column name type int using name::integer`
+      return [before, await insert(), await select()]
+    },
+  },
+  {
+    about: 'a text that cannot be made',
+    run: (sql) =>
+      sql.unsafe({
+        toString() {
+          throw Object.assign(new Error('mine'), { code: 'MINE' })
+        },
+      } as never),
+  },
+  {
+    about: 'end() in the same turn as a query, before it and after it',
+    options: { max: 1 },
+    run: async (_, postgres) => {
+      const after = postgres(db.url, { max: 1 })
+      void after.end()
+      const late = await outcome(() => after`select 1`)
+      const before = postgres(db.url, { max: 1 })
+      const early = outcome(() => before`select 1 as one`.execute())
+      await before.end()
+      return [late, await early]
+    },
+  },
+  {
+    about: 'a COPY that is destroyed',
+    options: { max: 1 },
+    run: async (sql) => {
+      await sql`create temp table c (x int)`
+      const writable = await sql`copy c from stdin`.writable()
+      const aborted = new Promise((resolve) => writable.on('error', (error) => resolve(error.message)))
+      writable.write('1\n')
+      writable.destroy(new Error('abort'))
+      return [await aborted, strip(await sql`select * from c`)]
+    },
+  },
+  {
+    about: 'a COPY whose stream is ended and not waited for',
+    run: (sql) =>
+      sql.begin(async (t) => {
+        await t`create temp table ended (x int)`
+        ;(await t`copy ended from stdin`.writable()).end('1\n2')
+        await new Promise((resolve) => setTimeout(resolve, 50))
+        return t`select x from ended`
+      }),
+  },
+  {
+    about: 'arrays of arrays, of dates, of what has to be escaped, and of nothing',
+    run: async (sql) => {
+      await sql`select 1`
+      return sql`select ${sql.array([[[1, 2]], [[3, 4]]])} as a, ${sql.array(['Hello "you"', 'c:\\windows', '{},'])} as b,
+        ${sql.array([new Date(0)])} as c, ${sql.array([], 1009)} as d, ${sql.array([])} as e`
+    },
+  },
+  {
+    about: 'undefined in an array',
+    run: (sql) => sql`select ${['a', undefined] as never}::text[] as a`,
+  },
+  {
+    about: 'undefined in an array, as null',
+    options: { transform: { undefined: null } },
+    run: async (sql) => {
+      await sql`select 1`
+      return sql`select array_length(${['a', undefined] as never}::text[], 1) as n, (${['a', undefined] as never}::text[])[2] as a`
+    },
+  },
+  {
+    about: 'fragments in fragments, with parameters',
+    run: (sql) => {
+      const inner = (n: number): plain.Fragment => sql`x = ${n}`
+      const outer = sql`where (${inner(1)} or ${inner(3)}) and x in ${sql([1, 2, 3])}`
+      return sql`select * from generate_series(1, 4) as x ${outer} ${[sql`order by x`, sql`desc`]}`
+    },
+  },
+  {
+    about: 'names with dots and stars',
+    run: (sql) => sql`select ${sql('x.*' as never)} from (select 1 as a) as x`,
+  },
+  {
+    about: 'more than one cursor, one behind the other',
+    run: async (sql) => {
+      const seen: unknown[] = []
+      const slowly = (([row]: [plain.Row]) =>
+        new Promise((resolve) => setTimeout(resolve, 5)).then(() => seen.push(row['x']))) as (row: [plain.Row]) => void
+      await sql.begin(async (t) => {
+        await t`select x from generate_series(1, 3) x`.cursor(slowly)
+        await t`select x from generate_series(4, 6) x`.cursor(([row]) => void seen.push(row['x']))
+      })
+      return seen
+    },
+  },
+  {
+    about: 'cursors of values, of raw rows, of unsafe texts, and of errors',
+    run: async (sql) => {
+      const seen: unknown[] = []
+      await sql`select x from generate_series(1, 2) x`.values().cursor(1, (rows) => void seen.push([...rows]))
+      await sql`select x from generate_series(1, 2) x`.raw().cursor(1, (rows) => void seen.push(String(rows[0]?.[0])))
+      await sql.unsafe('select x from generate_series(1, 2) x').cursor((rows) => void seen.push([...rows]))
+      seen.push(await outcome(() => sql`wat`.cursor(() => undefined)))
+      return seen
+    },
+  },
+  {
+    about: 'forEach gets the result, and returns one without rows',
+    run: async (sql) => {
+      const seen: unknown[] = []
+      const result = await sql`select 1 as x`.forEach((row, { columns }) => void seen.push(row, columns[0]?.name))
+      return [seen, strip(result)]
+    },
+  },
+  {
+    about: 'describe, of statements with and without parameters and columns',
+    run: async (sql) => {
+      return [
+        await described(sql`select relname, relpages from pg_class where relname like $1 and relpages > $2`),
+        await described(sql`select relname from pg_class`),
+        await described(sql`update pg_class set relname = $1 where false`),
+      ]
+    },
+  },
+  {
+    about: 'an array in a helper, and a fragment in one',
+    run: (sql) =>
+      sql.begin(async (t) => {
+        await t`create temp table h (a int[], b text)`
+        return t`insert into h ${t({ a: t.array([1, 2]), b: 'x' } as never)} returning *`
+      }),
+  },
+  {
+    about: 'an answer with many rows, and one with many parameters',
+    run: async (sql) => [
+      (await sql`select * from generate_series(1, 100000)`).count,
+      (await sql`select * from (values ${sql(Array.from({ length: 5_000 }, (_, i) => [i, 'x']))}) as x`).count,
+    ],
+  },
+  {
+    about: 'several queries before the first connection',
+    options: { max: 2 },
+    run: async (sql) =>
+      (await Promise.all([1, 2, 3, 4].map((x) => sql`select ${x}::int as x`))).map(([row]) => row?.['x'] as number),
+  },
+  {
+    about: 'a parser and a serializer that throw',
+    options: {
+      max: 1,
+      types: {
+        text: {
+          to: 25,
+          from: [25],
+          parse: (): never => {
+            throw Object.assign(new Error('parse'), { code: 'PARSE' })
+          },
+          serialize: (): never => {
+            throw Object.assign(new Error('serialize'), { code: 'SERIALIZE' })
+          },
+        },
+      },
+    },
+    run: async (sql) => [
+      await outcome(() => sql`select 'x'`),
+      await outcome(() => sql`select ${'x'}`),
+      await outcome(() => sql.begin((t) => [t`select 1`, t`select 'x'`])),
+      await outcome(() => sql`select 1 as one`),
+    ],
+  },
+  {
+    about: 'a transaction in which nothing runs while its connection is lost',
+    options: { max: 1 },
+    run: (sql) =>
+      sql.begin(async (t) => {
+        const [row] = await t`select pg_backend_pid() as p`
+        await db.admin`select pg_terminate_backend(${row?.['p'] as number}::int)`
+        await new Promise((resolve) => setTimeout(resolve, 100))
+        await t`select 1`
+      }),
+  },
+  {
+    about: 'arrays on a reserved connection',
+    run: async (sql) => {
+      const reserved = await sql.reserve()
+      const rows = strip(await reserved`select array[1, 2, 3] as x`)
+      reserved.release()
+      return rows
+    },
+  },
+  {
+    about: 'a reserve that cannot connect',
+    options: { host: '127.0.0.1', port: 1 },
+    run: (sql) => sql.reserve(),
+  },
+  {
+    about: 'a listener knows its session, also the next one',
+    options: {},
+    run: async (sql) => {
+      const listener = await sql.listen(`state ${randomUUID()}`, () => undefined)
+      const { state } = listener
+      const first = state.pid
+      await db.admin`select pg_terminate_backend(${first}::int)`
+      await until(() => state.pid !== first)
+      await listener.unlisten()
+      return typeof state.pid
+    },
+  },
   // ── The end ──
   {
     about: 'end, then a query',
@@ -981,6 +1226,13 @@ describe('errors of connections are those of postgres.js, with ours as their cau
     for (const error of [await running, await waiting, await begun])
       expect(error).toMatchObject({ code: 'CONNECTION_DESTROYED' })
     expect(await rejection(sql`select 1`)).toMatchObject({ code: 'CONNECTION_ENDED' })
+    const early = make({ max: 1 })
+    const lost = early`select pg_sleep(35)`.catch((error: unknown) => error)
+    await early.end({ timeout: 0 })
+    expect(await lost).toMatchObject({ code: 'CONNECTION_DESTROYED' })
+    const connecting = make({ max: 1 })
+    setTimeout(() => void connecting.end({ timeout: 0 }), 0)
+    expect(await rejection(connecting`select pg_sleep(35)`)).toMatchObject({ code: 'CONNECTION_DESTROYED' })
     expect(await rejection(sql.reserve())).toMatchObject({ code: 'CONNECTION_ENDED' })
     expect(await rejection(sql.listen('x', () => undefined))).toMatchObject({ code: 'CONNECTION_ENDED' })
   })

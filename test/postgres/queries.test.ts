@@ -31,6 +31,10 @@ afterAll(async () => {
 
 const plain = (rows: Iterable<unknown>): unknown[] => [...rows]
 
+function parse(): never {
+  throw new Error('not for the pool')
+}
+
 /** What can be run, by its answer. */
 const surface: Record<string, { expected: unknown; run: (sql: PostgresSql) => PromiseLike<unknown> }> = {
   'the tag': { expected: [{ a: 1, b: 'x' }], run: async (sql) => plain(await sql`select ${1}::int as a, ${'x'} as b`) },
@@ -210,6 +214,17 @@ describe('the whole surface of postgres.js', () => {
     await pool.use(async (sql) => {
       expect((await rejection(sql`select nothing_like_it`)).stack).toContain('queries.test.ts')
     })
+  })
+
+  test('what the pool asks by itself is read by postgres.js’s own types, whatever the user’s are', async () => {
+    const text = { to: 25, from: [25, 16, 23], serialize: String, parse }
+    const pool = poolFor(db, { max: 2, types: { text }, target_session_attrs: 'primary', pingAfterIdleMs: 0 })
+    expect((await pool.sql`select null::text as a, 1.5::float8 as b`)[0]).toEqual({ a: null, b: 1.5 })
+    expect((await pool.sql`select array[7.5::float8] as a`)[0]).toEqual({ a: [7.5] })
+    expect((await rejection(pool.sql`select 'x'::text`)).message).toBe('not for the pool')
+    await pool.use((sql) => sql`set work_mem = '7MB'`)
+    const unprintable = { toString: () => parse() } as unknown as string
+    expect((await rejection(pool.transaction((sql) => sql.unsafe(unprintable)))).message).toBe('not for the pool')
   })
 
   test('debug hears of what the user sends, in whichever words, and of nothing that the pool asks by itself', async () => {
