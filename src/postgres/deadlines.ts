@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../clock.ts'
 import { longestTimerMs } from '../clock.ts'
-import { heed, lateMs } from '../deadline.ts'
+import { DeadlineError, heed, lateMs, withinDeadline } from '../deadline.ts'
 import { AcquireTimeoutError, QueryTimeoutError, optionRangeError, optionTypeError } from '../errors.ts'
 import { duration } from '../options.ts'
 import type { AcquireOptions } from '../pool.ts'
@@ -70,6 +70,18 @@ export class Deadlines {
       ...options,
       ...(signals.length > 0 ? { signal: anyOf(signals) } : {}),
       timeoutMs: Math.min(options.timeoutMs ?? acquireTimeoutMs, Math.ceil(leftMs)),
+    }
+  }
+
+  /** A statement that the pool sends for a user, SAVEPOINT for one, has the deadline of every query. */
+  async statement(send: (signal?: AbortSignal) => Promise<unknown>): Promise<void> {
+    const { clock, queryTimeoutMs: timeoutMs, stats } = this.#details
+    if (timeoutMs === Infinity) return void (await send())
+    try {
+      await withinDeadline(send, { clock, ms: timeoutMs })
+    } catch (error) {
+      if (!(error instanceof DeadlineError)) throw error
+      throw new QueryTimeoutError({ phase: 'run', waitedMs: timeoutMs, timeoutMs, stats: stats() })
     }
   }
 

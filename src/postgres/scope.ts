@@ -230,13 +230,22 @@ export class Scope implements Surrounding {
       if (entering) await entering
       this.#entered = true
       if (outermost) this.connection.beginWithNext(statements.begin)
-      else await this.connection.askTask(statements.begin, { told: true }).answer
+      else await this.#say(statements.begin)
       this.#turns.open()
     } catch (error) {
       this.#dead ??= { error }
       this.#turns.drop(error)
       throw error
     }
+  }
+
+  /** A savepoint's own words. */
+  async #say(statement: string): Promise<void> {
+    const { deadlines } = this.#house.template
+    const { connection } = this
+    const send = (signal?: AbortSignal): Promise<unknown> =>
+      connection.askTask(statement, { signal, told: true }).answer
+    await (deadlines ? deadlines.statement(send) : send())
   }
 
   async #savepoint<R>(fn: (sql: TransactionSql) => R | PromiseLike<R>): Promise<R> {
@@ -329,18 +338,23 @@ export class Scope implements Surrounding {
       this.#over = true
       return await this.#ground.leave()
     }
+    if (!outermost) {
+      await this.#say(statements.commit)
+      this.#over = true
+      return await this.#ground.leave()
+    }
     const { answer, task } = this.connection.askTask(statements.commit, { told: true })
-    const tooLate = outermost && signal ? new AbortController() : undefined
+    const tooLate = signal ? new AbortController() : undefined
     let timer: Timer | undefined
     const onAbort = (): void => {
       timer = this.#house.clock.setTimer(() => tooLate?.abort(signal?.reason), this.#house.commitGraceMs)
     }
-    if (outermost) signal?.addEventListener('abort', onAbort, { once: true })
+    signal?.addEventListener('abort', onAbort, { once: true })
     try {
       await orAborted(answer, tooLate?.signal)
     } catch (error) {
       const unknown = tooLate?.signal.aborted || (error instanceof ConnectionLostError && task.wrote)
-      if (!outermost || !unknown) throw error
+      if (!unknown) throw error
       this.#over = true
       const outcome = new TransactionOutcomeUnknownError(error)
       this.#ground.ruin(outcome)

@@ -86,6 +86,8 @@ function excuse(here: Here, { isolation, timeoutMs, signal }: TransactionOptions
   if (timeoutMs) here.allow('ERR_TRANSACTION_TIMEOUT', 'ERR_ACQUIRE_TIMEOUT')
   // What runs then is cancelled; what was to run is not any more.
   if (timeoutMs || signal) here.allow('57014', 'ERR_LEASE_RELEASED', 'ERR_STREAM_PREMATURE_CLOSE')
+  // A COPY whose data nobody has read yet costs the connection then.
+  if (timeoutMs || signal) here.allow('ERR_CONNECTION_LOST')
 }
 
 async function steps(inside: Inside): Promise<void> {

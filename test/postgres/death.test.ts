@@ -316,6 +316,9 @@ describe('a way to the server that swallows everything', () => {
     'at its beginning': (pool, deaf) => (deaf(), pool.sql`select 1`),
     'in the middle': (pool, deaf) => pool.sql`select 1`.then(() => (deaf(), pool.sql`select 2`)),
     'in a savepoint': (pool, deaf) => pool.transaction(() => steps['in the middle']?.(pool, deaf)),
+    'at a savepoint': (pool, deaf) =>
+      pool.sql`select 1`.then(() => (deaf(), pool.transaction(() => pool.sql`select 2`))),
+    'at the end of a savepoint': (pool, deaf) => pool.transaction(() => pool.sql`select 1`.then(deaf)),
     'when it has thrown': (pool, deaf) => pool.sql`select 1`.then(() => (deaf(), Promise.reject(mine))),
     'when a savepoint has thrown': (pool, deaf) => pool.transaction(() => steps['when it has thrown']?.(pool, deaf)),
   }
@@ -325,14 +328,19 @@ describe('a way to the server that swallows everything', () => {
     ['at its beginning', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
     ['in the middle', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
     ['in a savepoint', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
+    ['at a savepoint', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
+    ['at the end of a savepoint', 'ERR_TRANSACTION_TIMEOUT', 'ERR_QUERY_TIMEOUT'],
     ['when it has thrown', 'MINE', 'MINE'],
     ['when a savepoint has thrown', 'MINE', 'MINE'],
   ])(
     'a transaction ends at its deadline, or that of its queries, and its connection with it: %s',
     async (at, ...codes) => {
-      for (const [i, options] of [{ timeoutMs: 200 }, {}].entries()) {
+      // What ends with the release does not need the transaction's own.
+      const timeoutMs = codes[0] === 'MINE' ? 10_000 : 200
+      for (const [i, options] of [{ timeoutMs }, {}].entries()) {
         await using way = await swamp()
         const pool = make({ port: way.port, resetTimeoutMs: 100, ...(i === 1 ? { queryTimeoutMs: 200 } : {}) })
+        await pool.use(() => undefined)
         const startedAt = performance.now()
         const late = rejection(pool.transaction(() => steps[at]?.(pool, way.deaf), options))
         expect((await late).code).toBe(codes[i])
