@@ -74,7 +74,7 @@ async function written(): Promise<unknown> {
 
 test(
   'batch: every row once, with progress, within the limit, in memory that does not depend on their number',
-  { timeout: 60_000 + rows / 5 },
+  { timeout: 60_000 + rows / 2 },
   async () => {
     const few = await run(rows / 4)
     const many = await run(rows)
