@@ -21,9 +21,9 @@ import { shuffled } from './support/rounds.ts'
 
 const names = Object.keys(contenders) as Name[]
 const sceneNames = Object.keys(scenes) as Scene[]
-const defaultSeconds = 150
+const defaultSeconds = 200
 /** Their code is compiled only after some 10,000 tasks: these compute next to nothing. */
-const warmUp = { rounds: 1_000, ms: 6_000 }
+const warmUp = { rounds: 1_000, ms: 4_000 }
 const steadyMs = 500
 const sceneMs = 2_000
 const sceneRounds = 3
@@ -35,7 +35,7 @@ interface Seat {
 
 interface Plan {
   readonly points: readonly Point[]
-  /** Of the hash: a millisecond. */
+  /** Rounds of the hash: a millisecond. */
   readonly hash: number
   readonly rounds: number
   /** How long one contender works in one round. */
@@ -62,7 +62,7 @@ async function compare(seats: readonly Seat[], witness: Witness, todo: Plan): Pr
     for (const { process: one } of seats) await one.measure({ ...warmUp, point })
   }
   for (const point of todo.points) {
-    const order = { point, rounds: todo.hash }
+    const order = { point, rounds: todo.hash * point.computeMs }
     const measured = new Map<Name, Measured[]>(names.map((name) => [name, []]))
     for (const { process: one } of shuffled(seats)) await one.measure({ ...order, ms: steadyMs })
     for (let round = 0; round < todo.rounds; round++) {
