@@ -1,5 +1,5 @@
-import type { Clock, Timer } from './clock.ts'
-import { heed, lateMs } from './deadline.ts'
+import { heed } from './deadline.ts'
+import type { Due, Expiry } from './expiry.ts'
 import { heldBy } from './holding.ts'
 import type { Holding } from './holding.ts'
 import type { Lease } from './lease.ts'
@@ -8,7 +8,7 @@ import { Waiter } from './waiters.ts'
 
 /** The pool, as its queued acquires see it. */
 export interface Acquirer<C> {
-  readonly clock: Clock
+  readonly expiry: Expiry
   lend(slot: Slot<C>, queuedAt: number, trace: Error | undefined): Lease<C>
   timeOut(acquire: Acquire<C>): void
   /** Whether the waiter was still unanswered. */
@@ -35,7 +35,7 @@ export class Acquire<C> extends Waiter<Slot<C>> {
   readonly #trace: Error | undefined
   #resolve!: (lease: Lease<C>) => void
   #reject!: (error: unknown) => void
-  #timer: Timer | undefined
+  #due: Due | undefined
 
   constructor(pool: Acquirer<C>, { now, timeoutMs, signal, trace }: Details) {
     super(now, now + timeoutMs)
@@ -72,7 +72,7 @@ export class Acquire<C> extends Waiter<Slot<C>> {
     // With 0 there is nothing left to wait for but a ping, which has a deadline of its own.
     const { timeoutMs } = this
     if (timeoutMs === Infinity || timeoutMs === 0) return
-    this.#timer = this.#pool.clock.setTimer(() => this.#onDeadline(), timeoutMs)
+    this.#due = this.#pool.expiry.add(this)
   }
 
   /** The signal has aborted. */
@@ -82,19 +82,17 @@ export class Acquire<C> extends Waiter<Slot<C>> {
 
   /** The caller does not want it any more. */
   leave(reason: unknown): void {
-    this.#timer?.cancel()
+    this.#takeOut()
     // Served, but not told yet: the lease is the caller's, and would be nobody's otherwise.
     if (this.#pool.abort(this)) this.#reject(reason)
   }
 
-  #onDeadline(): void {
-    const { clock } = this.#pool
-    if (clock.now() - this.deadlineAt > lateMs) this.#timer = clock.setTimer(() => this.expire(), 0)
-    else this.expire()
+  #takeOut(): void {
+    if (this.#due) this.#pool.expiry.remove(this.#due)
   }
 
   #disarm(): void {
-    this.#timer?.cancel()
+    this.#takeOut()
     this.#signal?.removeEventListener('abort', this)
   }
 }

@@ -10,6 +10,7 @@ import type { Deferred } from './deferred.ts'
 import { DriverCalls, closeConnectionTimeoutMs } from './driver-calls.ts'
 import { AcquireTimeoutError, optionTypeError } from './errors.ts'
 import type { AcquirePhase } from './errors.ts'
+import { Expiry } from './expiry.ts'
 import { loopStops, warnOfStops } from './frozen-loop.ts'
 import { whileHolding } from './holding.ts'
 import type { Holding } from './holding.ts'
@@ -120,7 +121,7 @@ export class Pool<C> implements AsyncDisposable {
       reap: (identity) => this.#calls.reap(identity),
     })
     this.#acquirer = {
-      clock: this.#clock,
+      expiry: new Expiry(this.#clock),
       lend: (slot, queuedAt, trace) => this.#lend(slot, trace, queuedAt),
       timeOut: (acquire) => this.#timeOut(acquire),
       abort: (waiter) => {

@@ -10,7 +10,7 @@ const floors: readonly (readonly string[])[] = [
   ['channels', 'clock', 'deferred', 'deque', 'driver', 'frozen-loop', 'histogram', 'lull'],
   ['stats'],
   ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'signals'],
-  ['watch', 'slot', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],
+  ['watch', 'slot', 'expiry', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],
   ['options', 'action', 'idle', 'slots', 'lease', 'refs', 'broker/ledger'],
   [
     'core',

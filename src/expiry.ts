@@ -1,0 +1,115 @@
+import type { Clock, Timer } from './clock.ts'
+import { lateMs } from './deadline.ts'
+import { Deque } from './deque.ts'
+import type { Linked } from './deque.ts'
+
+/** Somebody who waits, and until when. */
+export interface Waiting {
+  readonly timeoutMs: number
+  readonly deadlineAt: number
+  /** His time is up. He has been taken out by then. */
+  expire(): void
+}
+
+/** His place in an `Expiry`. */
+export class Due implements Linked<Due> {
+  readonly who: Waiting
+  readonly line: { remove(due: Due): void }
+  next: Due | undefined
+  previous: Due | undefined
+  deque: object | undefined
+
+  constructor(who: Waiting, line: Due['line']) {
+    this.who = who
+    this.line = line
+  }
+}
+
+/**
+ * The deadlines of all who wait for one pool. Hardly anybody meets his, so there is no timer for each: all who may wait
+ * equally long stand in one line, with one timer for the first of it.
+ *
+ * State
+ *   lines   by how long one may wait; none is empty
+ *
+ * Always: in a line the deadlines ascend, and its timer fires at the first one's or before.
+ */
+export class Expiry {
+  readonly #clock: Clock
+  readonly #lines = new Map<number, Line>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Before this, his deadline was reckoned from now. */
+  add(who: Waiting): Due {
+    const { timeoutMs } = who
+    let line = this.#lines.get(timeoutMs)
+    if (!line) this.#lines.set(timeoutMs, (line = new Line(this.#clock, () => this.#lines.delete(timeoutMs))))
+    return line.add(who)
+  }
+
+  /** Does nothing for one who has been taken out. */
+  remove(due: Due): void {
+    due.line.remove(due)
+  }
+}
+
+class Line {
+  readonly #clock: Clock
+  readonly #empty: () => void
+  readonly #waiting = new Deque<Due>()
+  #timer: Timer | undefined
+  #ended = false
+
+  constructor(clock: Clock, empty: () => void) {
+    this.#clock = clock
+    this.#empty = empty
+  }
+
+  add(who: Waiting): Due {
+    const due = new Due(who, this)
+    this.#waiting.pushBack(due)
+    if (!this.#timer) this.#wait(who.timeoutMs)
+    return due
+  }
+
+  remove(due: Due): void {
+    if (this.#waiting.remove(due) && this.#waiting.size === 0) this.#end()
+  }
+
+  #wait(ms: number): void {
+    this.#timer = this.#clock.setTimer(() => this.#fire(), ms)
+  }
+
+  #fire(): void {
+    const over = this.#over
+    // The answer may be waiting behind whatever has blocked the event loop.
+    if (over > lateMs) this.#timer = this.#clock.setTimer(() => this.#expire(), 0)
+    else this.#expire()
+  }
+
+  #expire(): void {
+    for (let { first } = this.#waiting; first && this.#over >= 0; { first } = this.#waiting) {
+      this.#waiting.remove(first)
+      first.who.expire()
+    }
+    if (this.#waiting.size === 0) this.#end()
+    else this.#wait(-this.#over)
+  }
+
+  /** For how long the first one's time has been up. */
+  get #over(): number {
+    const { first } = this.#waiting
+    return first ? this.#clock.now() - first.who.deadlineAt : -Infinity
+  }
+
+  /** Whoever comes now stands in another line. */
+  #end(): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#timer?.cancel()
+    this.#empty()
+  }
+}
