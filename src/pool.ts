@@ -24,6 +24,7 @@ import type { Permits } from './permits.ts'
 import { Refs } from './refs.ts'
 import type { Slot } from './slot.ts'
 import type { PoolStats } from './stats.ts'
+import { Upkeep } from './upkeep.ts'
 import { Watch } from './watch.ts'
 
 /** What one acquire may say for itself. */
@@ -66,6 +67,7 @@ export class Pool<C> implements AsyncDisposable {
   readonly #watch: Watch
   readonly #refs: Refs<C>
   readonly #calls: DriverCalls<C>
+  readonly #upkeep: Upkeep<C>
   readonly #acquirer: Acquirer<C>
   readonly #lessor: Lessor<C>
   /** Aborted when the pool stops waiting for connections that open … */
@@ -77,8 +79,6 @@ export class Pool<C> implements AsyncDisposable {
   #acting = false
   /** While acting: the permits have to look again. */
   #changed = false
-  #sweepTimer: Timer | undefined
-  #retryTimer: Timer | undefined
   readonly #openers = new Set<Deferred<void>>()
   #closing: Promise<{ revoked: number }> | undefined
   #empty: Deferred<void> | undefined
@@ -114,6 +114,12 @@ export class Pool<C> implements AsyncDisposable {
       changed: () => this.#act(true),
       incurable: (error) => this.#failOpeners(error),
       leaseFirst: () => this.#leaseFirst(),
+    })
+    this.#upkeep = new Upkeep<C>({
+      core: this.#core,
+      watch: this.#watch,
+      options: this.#options,
+      act: () => this.#act(true),
     })
     this.#user = new CoreUser<C>(this.#core, this.#clock, {
       settled: () => this.#act(false),
@@ -466,8 +472,7 @@ export class Pool<C> implements AsyncDisposable {
       this.#acting = false
       this.#changed = false
     }
-    this.#retryLater()
-    this.#sweepLater()
+    this.#upkeep.schedule()
     if (this.#openers.size > 0 && this.#core.living >= this.#core.min) {
       for (const opener of this.#openers) opener.resolve()
     }
@@ -515,53 +520,6 @@ export class Pool<C> implements AsyncDisposable {
     this.#act(false)
   }
 
-  // ── Time ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Tries to connect again when the backoff is over. Keeps the process alive only while somebody waits. */
-  #retryLater(): void {
-    this.#retryTimer?.cancel()
-    this.#retryTimer = undefined
-    if (this.#core.connectFailure === undefined) return
-    const now = this.#clock.now()
-    const at = this.#core.retryAt(now)
-    if (at !== undefined)
-      this.#retryTimer = this.#clock.setTimer(() => this.#act(true), at - now, this.#core.waiting > 0)
-  }
-
-  /** Looks after idle connections while there are any. */
-  #sweepLater(): void {
-    if (this.#core.size === 0) {
-      this.#sweepTimer?.cancel()
-      this.#sweepTimer = undefined
-      return
-    }
-    if (this.#sweepTimer) return
-    const { idleTimeoutMs, maxLifetimeMs, leakAfterMs } = this.#options
-    const every = Math.max(10, Math.min(idleTimeoutMs, maxLifetimeMs, leakAfterMs) / 4)
-    if (every === Infinity) return
-    const dueAt = this.#clock.now() + every
-    this.#sweepTimer = this.#clock.setTimer(
-      () => {
-        this.#sweepTimer = undefined
-        const now = this.#clock.now()
-        this.#core.sweep(now, now - dueAt > every / 2)
-        for (const slot of this.#core.leaks(now, leakAfterMs)) this.#reportLeak(slot, now)
-        this.#act(true)
-      },
-      every,
-      false,
-    )
-  }
-
-  #reportLeak(slot: Slot<C>, now: number): void {
-    const leak = { connection: slot.permit.tag, heldMs: now - slot.leasedAt, acquiredAt: slot.trace?.stack }
-    if (this.#watch.hears('millpond:leak')) return this.#watch.tell('millpond:leak', () => leak)
-    process.emitWarning(
-      `A lease of "${this.name}" (${leak.connection}) is held for ${Math.round(leak.heldMs)} ms: ${leak.acquiredAt}`,
-      'MillpondWarning',
-    )
-  }
-
   // ── Closing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   async #close(timeoutMs: number, closedBy: Error): Promise<{ revoked: number }> {
@@ -585,8 +543,7 @@ export class Pool<C> implements AsyncDisposable {
     for (const timer of timers) timer.cancel()
     this.#stopping.abort()
     await this.#calls.reaped()
-    this.#sweepTimer?.cancel()
-    this.#retryTimer?.cancel()
+    this.#upkeep.stop()
     this.#permits.leave()
     return { revoked }
   }

@@ -24,7 +24,7 @@ const floors: readonly (readonly string[])[] = [
     'broker/bury',
     'broker/call',
   ],
-  ['driver-calls', 'permit-user', 'broker/'],
+  ['driver-calls', 'permit-user', 'upkeep', 'broker/'],
   ['pool'],
   ['postgres/'],
   ['service/'],
