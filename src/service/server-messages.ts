@@ -31,8 +31,8 @@ export type FromServerThread =
   | { readonly type: 'listens'; readonly key: string; readonly address: unknown }
   /** … or cannot, or does no more. */
   | { readonly type: 'listens not'; readonly key: string; readonly error: Wire | undefined }
-  /** Its pool keeps as many connections as it was told. */
-  | { readonly type: 'keeps' }
+  /** Its pool keeps as many connections as it was told; `min` as soon as the limit has room for them. */
+  | { readonly type: 'keeps'; readonly connections: 'none' | 'min' }
 
 /** … and what the service says to it. */
 export type ToServerThread =

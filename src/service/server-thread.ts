@@ -1,5 +1,6 @@
 import { workerData } from 'node:worker_threads'
 import { PoolError, TaskError } from '../errors.ts'
+import type { PostgresPool } from '../postgres/index.ts'
 import { openPool } from './define-pool.ts'
 import { dispose } from './dispose.ts'
 import { roundTrip } from './health-check.ts'
@@ -14,16 +15,24 @@ import { toWire } from './wire.ts'
 const drainUntil = 0.6
 const disposeUntil = 0.8
 const closeUntil = 0.95
+/** How soon `min` is tried again. */
+const roomAgainMs = 100
 
 /** What a server's thread does: starts the server, then waits until it is told to stop. */
 export function runServer(): void {
   const data = workerData as ServerData
   const { port } = data
-  const opened = openPool(data.url, data.pool)
+  const opened = openPool(data.url, data.pool).then((pool) => {
+    // A connection that listens adds to it later.
+    min = pool.stats().min
+    return pool
+  })
   const stopping = new AbortController()
   const say = (message: FromServerThread): void => port.postMessage(message)
   const client = new RunClient()
-  let min: number | undefined
+  /** What its options say. */
+  let min = 0
+  let again: NodeJS.Timeout | undefined
   const listeners = new Listeners(say)
   const announce = (address: unknown): void => say({ type: 'address', address })
 
@@ -32,7 +41,8 @@ export function runServer(): void {
       case 'listen':
         return listeners.hear(message.key, message.answer)
       case 'keep':
-        return void keep(message.connections)
+        // Without a pool it ends.
+        return void keep(message.connections).catch(() => undefined)
       case 'stop':
         return void stop(message.timeoutMs)
     }
@@ -69,9 +79,18 @@ export function runServer(): void {
 
   async function keep(connections: 'none' | 'min'): Promise<void> {
     const pool = await opened
-    min ??= pool.stats().min
-    pool.resize({ min: connections === 'none' ? 0 : min })
-    say({ type: 'keeps' })
+    clearTimeout(again)
+    resize(pool, connections === 'none' ? 0 : min)
+    say({ type: 'keeps', connections })
+  }
+
+  /** What a thread has kept that has just ended may count for a moment more. */
+  function resize(pool: PostgresPool, to: number): void {
+    try {
+      pool.resize({ min: to })
+    } catch {
+      if (!stopping.signal.aborted) again = setTimeout(() => resize(pool, to), roomAgainMs).unref()
+    }
   }
 
   /** Stop accepting, finish, dispose, give the connections back; then nothing is left that keeps the thread alive. */
@@ -79,12 +98,17 @@ export function runServer(): void {
     const startedAt = performance.now()
     const until = (part: number): number => Math.max(0, timeoutMs * part - (performance.now() - startedAt))
     stopping.abort()
+    clearTimeout(again)
     let failure: { error: unknown } | undefined
     try {
       await listeners.stop(until(drainUntil))
       // One that is still starting is there in a moment, and is to be disposed of, too.
       const disposed = starting.then(dispose, () => undefined)
-      await within(until(disposeUntil), disposed)
+      await within(until(disposeUntil), disposed, () => {
+        const ms = Math.round(timeoutMs * disposeUntil)
+        const message = `The server "${data.name}" (${data.index}) was not disposed of within ${ms} ms.`
+        return new PoolError('ERR_SERVER_STOP_TIMEOUT', message)
+      })
     } catch (error) {
       failure = { error }
     }
@@ -108,12 +132,11 @@ function noTasks(task: string): Promise<never> {
   return Promise.reject(new TaskError(task, `Cannot run "${task}": the service has no module of tasks.`))
 }
 
-async function within(timeoutMs: number, promise: Promise<void>): Promise<void> {
+async function within(timeoutMs: number, promise: Promise<void>, error: () => Error): Promise<void> {
   if (timeoutMs === Infinity) return promise
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    const error = new PoolError('ERR_SERVER_STOP_TIMEOUT', 'The server was not disposed of in time.')
-    timer = setTimeout(() => reject(error), timeoutMs)
+    timer = setTimeout(() => reject(error()), timeoutMs)
   })
   try {
     await Promise.race([promise, late])

@@ -280,8 +280,10 @@ export class Service<M> implements AsyncDisposable {
     const { before, tasks, signals = ['SIGTERM', 'SIGINT'], instrument } = this.#options
     this.#forgetSignals = onSignals(signals || [], () => this.close())
     if (instrument) await import(instrument.href)
+    this.#goOn()
     this.#watch.open()
     this.#pool ??= await openPool(this.#shared.url, this.#shared.pool)
+    this.#goOn()
     await this.pool.open()
     // A wrong password or a server that is down is better known now than with the first request.
     await this.#checkLimit(await this.pool.acquire())
@@ -350,6 +352,9 @@ export class Service<M> implements AsyncDisposable {
     const startedAt = performance.now()
     const deadline = deferred<void>()
     const timer = closeTimeoutMs === Infinity ? undefined : setTimeout(deadline.resolve, closeTimeoutMs)
+    // Until other threads have pools, too, it can close at once: who waits for the database in `start()` or in `before` is
+    // refused, who holds a lease may finish.
+    if (!this.#tasks) void this.#pool?.close({ timeoutMs: closeTimeoutMs })
     await this.#servers?.stop(closeTimeoutMs, deadline.promise)
     // What it is about is given up at its next step; `before` may take its time.
     await Promise.race([Promise.allSettled([this.#starting]), deadline.promise])

@@ -1,14 +1,11 @@
 import { messageOf } from '../errors.ts'
+import { SeatMachine } from './seat-machine.ts'
+import type { ServerState } from './seat-machine.ts'
 import { Life } from './server-life.ts'
 import type { LifeOptions } from './server-life.ts'
 import { tell } from './server-events.ts'
 
-const firstPauseMs = 100
-const longestPauseMs = 5_000
-/** A server that has lived so long is not one that keeps failing. */
-const soundAfterMs = 10_000
-/** Restarts are counted within this time. */
-const windowMs = 60_000
+export type { ServerState } from './seat-machine.ts'
 
 export interface SeatOptions extends Pick<LifeOptions, 'data' | 'desk' | 'startTimeoutMs'> {
   readonly maxRestarts: number
@@ -18,38 +15,40 @@ export interface SeatOptions extends Pick<LifeOptions, 'data' | 'desk' | 'startT
   readonly onChange: () => void
 }
 
-/** How one thread of a server is. */
-export type ServerState = 'new' | 'starting' | 'ready' | 'restarting' | 'failed' | 'stopping'
-
-/**
- * The place of one thread of a server, in which one life follows the other.
- *
- * State
- *   new → starting   the first life begins; `start()` waits for it
- *   ready            its `start` has resolved
- *   restarting       its life has ended by itself: another one follows after a pause that doubles while lives are short
- *   failed           too many lives have ended within a minute; only `reload()` begins another one
- *   stopping         the last life is to end; no other follows
- *
- *   life             the current one; its thread may have ended
- *   next             in a reload the one that is to be ready before the current one is stopped
- */
+/** The place of one thread of a server. What is to be done its machine says; here it is carried out and told. */
 export class Seat {
   readonly #options: SeatOptions
-  #state: ServerState = 'new'
-  #life: Life | undefined
-  #next: Life | undefined
-  #restart: NodeJS.Timeout | undefined
-  /** When lives have ended by themselves, within the window. */
-  #ends: number[] = []
-  #shortLives = 0
-  /** How often it was started again since its beginning. */
-  restarts = 0
+  readonly #machine: SeatMachine<Life>
   /** What it said about where it listens. */
   address: unknown
 
   constructor(options: SeatOptions) {
     this.#options = options
+    const machine = new SeatMachine<Life>(
+      {
+        now: () => performance.now(),
+        after: (ms, callback) => {
+          const timer = setTimeout(callback, ms)
+          return () => clearTimeout(timer)
+        },
+        begin: () => this.#begin(),
+        keep: (life, connections) => life.keep(connections),
+        retire: (life) => void life.stop(options.stopTimeoutMs),
+        changed: () => options.onChange(),
+        replaced: (life, former) =>
+          tell(this.name, this.index, 'millpond:server-reload', { threadId: life.threadId, from: former?.threadId }),
+        restarts: (why, pauseMs) => {
+          this.#warn(`ended (${why}); it is started again`)
+          tell(this.name, this.index, 'millpond:server-restart', { pauseMs, restarts: this.restarts })
+        },
+        givenUp: (why, times, cause) => {
+          this.#warn(`ended ${times} times within a minute (${why}); it is not started again`)
+          tell(this.name, this.index, 'millpond:server-failed', { restarts: this.restarts, cause })
+        },
+      },
+      options.maxRestarts,
+    )
+    this.#machine = machine
   }
 
   get name(): string {
@@ -61,76 +60,40 @@ export class Seat {
   }
 
   get state(): ServerState {
-    return this.#state
+    return this.#machine.state
+  }
+
+  /** How often it was started again since its beginning. */
+  get restarts(): number {
+    return this.#machine.restarts
   }
 
   /** That of the current life. */
   get threadId(): number | undefined {
-    return this.#life?.hasEnded === false ? this.#life.threadId : undefined
+    return this.#machine.current?.threadId
   }
 
   get aliveMs(): number {
-    return this.#life?.hasEnded === false ? performance.now() - this.#life.startedAt : 0
+    const { current } = this.#machine
+    return current ? performance.now() - current.startedAt : 0
   }
 
   /** Resolves when the server's `start` has; rejects with what it threw, or `WorkerLostError`. */
-  async start(): Promise<void> {
-    this.#move('starting')
-    const life = this.#begin()
-    this.#life = life
-    await life.ready
-    // One that has ended since was told to, or has been started again.
-    if (this.#state === 'starting') this.#move(life.hasEnded ? 'restarting' : 'ready')
-    if (this.#state === 'restarting') this.#again(life.cause)
+  start(): Promise<void> {
+    return settled((done) => this.#machine.start(done))
   }
 
   /**
    * Begins another life and ends the current one when the other is ready. Rejects with the reason if it does not get
    * ready; the current one goes on then.
    */
-  async reload(): Promise<void> {
-    if (this.#isStopping()) return
-    const from = this.#life
-    clearTimeout(this.#restart)
-    // The limit has no room for what both of them keep.
-    await from?.keep('none')
-    if (this.#isStopping()) return
-    const next = this.#begin()
-    this.#next = next
-    try {
-      await next.ready
-    } catch (error) {
-      this.#next = undefined
-      if (this.#isStopping()) return
-      await from?.keep('min')
-      if (from?.hasEnded && this.#state !== 'failed') this.#again(error)
-      throw error
-    }
-    this.#next = undefined
-    if (this.#isStopping()) return
-    this.#life = next
-    this.#ends = []
-    this.#shortLives = 0
-    this.#move('ready')
-    tell(this.name, this.index, 'millpond:server-reload', { threadId: next.threadId, from: from?.threadId })
-    if (next.hasEnded) this.#again(next.cause)
-    await from?.stop(this.#options.stopTimeoutMs)
+  reload(): Promise<void> {
+    return settled((done) => this.#machine.reload(done))
   }
 
-  /** Lets the server finish; ends its thread when the deadline comes. */
+  /** Lets the server finish; ends its threads when the deadline comes. */
   async stop(timeoutMs: number, deadline: Promise<void>): Promise<void> {
-    this.#move('stopping')
-    clearTimeout(this.#restart)
-    await Promise.all([this.#life?.stop(timeoutMs, deadline), this.#next?.stop(timeoutMs, deadline)])
-  }
-
-  #move(to: ServerState): void {
-    this.#state = to
-    this.#options.onChange()
-  }
-
-  #isStopping(): boolean {
-    return this.#state === 'stopping'
+    await Promise.all(this.#machine.stop().map((life) => life.stop(timeoutMs, deadline)))
   }
 
   #begin(): Life {
@@ -142,61 +105,33 @@ export class Seat {
       onAddress: (address) => {
         this.address = address
       },
-      onFailed: (error) => {
-        if (this.#isStopping()) this.#warn(`did not stop as it should: ${messageOf(error)}`)
+      onReady: () => {
+        const durationMs = performance.now() - life.startedAt
+        tell(this.name, this.index, 'millpond:server-ready', { threadId: life.threadId, durationMs })
+        this.#machine.ready(life)
       },
-      onExit: () => this.#ended(life),
+      onFailed: (error) => this.#machine.failed(life, error),
+      onKept: () => this.#machine.kept(life),
+      onStopFailed: (error) => this.#warn(`did not stop as it should: ${messageOf(error)}`),
+      onExit: (exitCode) => this.#ended(life, exitCode),
     })
-    const { threadId, startedAt } = life
-    tell(this.name, this.index, 'millpond:server-start', { threadId })
-    life.ready.then(
-      () =>
-        tell(this.name, this.index, 'millpond:server-ready', { threadId, durationMs: performance.now() - startedAt }),
-      () => undefined,
-    )
+    tell(this.name, this.index, 'millpond:server-start', { threadId: life.threadId })
     return life
   }
 
-  #ended(life: Life): void {
+  #ended(life: Life, exitCode: number): void {
     const { threadId, isStopping: expected, startedAt, cause } = life
     const livedMs = performance.now() - startedAt
     tell(this.name, this.index, 'millpond:server-exit', { threadId, expected, livedMs, cause })
-    if (life !== this.#life || this.#next || expected) return
-    if (this.#state === 'ready' || this.#state === 'restarting') this.#again(cause)
-  }
-
-  /** After an end that nobody asked for. */
-  #again(cause: unknown): void {
-    const { maxRestarts } = this.#options
-    const now = performance.now()
-    const livedMs = now - (this.#life?.startedAt ?? now)
-    this.#shortLives = livedMs > soundAfterMs ? 0 : this.#shortLives + 1
-    this.#ends = [...this.#ends.filter((at) => now - at < windowMs), now]
-    const why = cause === undefined ? '' : ` (${messageOf(cause)})`
-    if (this.#ends.length > maxRestarts) {
-      this.#move('failed')
-      this.#warn(`ended ${this.#ends.length} times within a minute${why}; it is not started again`)
-      tell(this.name, this.index, 'millpond:server-failed', { restarts: this.restarts, cause })
-      return
-    }
-    this.#move('restarting')
-    this.#warn(`ended${why}; it is started again`)
-    const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** Math.max(0, this.#shortLives - 1))
-    tell(this.name, this.index, 'millpond:server-restart', { pauseMs, restarts: ++this.restarts })
-    this.#restart = setTimeout(() => {
-      const life = this.#begin()
-      this.#life = life
-      life.ready.then(
-        () => {
-          if (this.#life === life && this.#state === 'restarting' && !life.hasEnded) this.#move('ready')
-        },
-        () => undefined,
-      )
-    }, pauseMs)
+    this.#machine.ended(life, { why: cause === undefined ? `exit code ${exitCode}` : messageOf(cause), cause })
   }
 
   /** For what nobody waits to hear. */
   #warn(what: string): void {
     process.emitWarning(`Server "${this.name}" (${this.index}) ${what}`, 'MillpondWarning')
   }
+}
+
+function settled(act: (done: (failure?: { readonly error: unknown }) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => act((failure) => (failure ? reject(failure.error) : resolve())))
 }

@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { createServer as createNetServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createService, serverModule, taskModule } from 'millpond/service'
 import type { Service, ServiceOptions } from 'millpond/service'
@@ -73,6 +76,45 @@ describe('Service.close() while it starts', () => {
     expect(await started).toMatchObject({ code: 'ERR_SERVICE_CLOSED' })
   })
 
+  test('while the database cannot be reached: start() gives up at once', async () => {
+    const nobody = createNetServer().listen(0, '127.0.0.1')
+    await once(nobody, 'listening')
+    const { port } = nobody.address() as AddressInfo
+    nobody.close()
+    await once(nobody, 'close')
+    warnings()
+    const service = create({ url: `postgres://nobody@127.0.0.1:${port}/none` })
+    const started = service.start().catch((error: unknown) => error)
+    await expect.poll(() => service.pool.stats().waiting).toBe(1)
+    const startedAt = performance.now()
+    await service.close()
+    expect(performance.now() - startedAt).toBeLessThan(5_000)
+    expect(await started).toMatchObject({ code: 'ERR_SERVICE_CLOSED', cause: { code: 'ERR_POOL_CLOSED' } })
+  })
+
+  test('while `before` waits for a connection: that is refused, and what it holds is given back', async () => {
+    let refused: unknown
+    const service = create({
+      before: async ({ pool }) => {
+        const leases = await Promise.all([1, 2, 3, 4].map(() => pool.acquire()))
+        refused = await pool.acquire().catch((error: unknown) => error)
+        for (const lease of leases) {
+          await lease.sql`select 1`
+          await lease.release()
+        }
+      },
+    })
+    const started = service.start().catch((error: unknown) => error)
+    await expect.poll(() => service.pool.stats().waiting, { timeout: 10_000 }).toBe(1)
+    await expect.poll(() => service.pool.stats().leased).toBe(4)
+    const startedAt = performance.now()
+    await service.close()
+    expect(performance.now() - startedAt).toBeLessThan(5_000)
+    expect(refused).toMatchObject({ code: 'ERR_POOL_CLOSED' })
+    expect(await started).toMatchObject({ code: 'ERR_SERVICE_CLOSED' })
+    await database.sessionsToBe(0)
+  })
+
   test('start() after close() rejects, and leaves no listener behind', async () => {
     const before = process.listenerCount('SIGTERM')
     const service = create({ signals: ['SIGTERM'] })
@@ -102,6 +144,28 @@ describe('Service and servers that misbehave', () => {
     await service.close()
     expect(performance.now() - startedAt).toBeLessThan(5_000)
     expect(warned).toHaveBeenCalledWith(expect.stringContaining('it does not want to go'), 'MillpondWarning')
+  })
+
+  test('a server that is not disposed of in time is told of by its name, with the time', async () => {
+    const warned = warnings()
+    const data = { told: told(), endlessDispose: true }
+    const service = create({ closeTimeoutMs: 1_000, servers: { odd: { module: odd, data } } })
+    await service.start()
+    await service.close()
+    expect(warned).toHaveBeenCalledWith(
+      'Server "odd" (0) did not stop as it should: The server "odd" (0) was not disposed of within 800 ms.',
+      'MillpondWarning',
+    )
+  })
+
+  test('a server that has ended without an error is told of with its exit code', async () => {
+    const warned = warnings()
+    await using service = create({ servers: { odd: { module: odd, data: { told: told() } } } })
+    await service.start()
+    const { port } = service.addresses('odd')[0] as { port: number }
+    await fetch(`http://127.0.0.1:${port}/die`).catch(() => {})
+    const text = 'Server "odd" (0) ended (exit code 5); it is started again'
+    await expect.poll(() => warned.mock.calls.map(([said]) => said), { timeout: 10_000 }).toContain(text)
   })
 
   test('a server that fails to start while another one still starts does not wait for the deadline', async () => {

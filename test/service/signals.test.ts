@@ -56,6 +56,21 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
   },
 )
 
+test('Service waits on SIGTERM for the thread that a reload retires', async () => {
+  const service = new Signalled('signalled', 'slower')
+  await service.ready()
+  const slower = (): Promise<boolean> =>
+    database.sessions().then((all) => all.some(({ query, state }) => query.includes('slower') && state === 'active'))
+  await expect.poll(slower, { timeout: 10_000 }).toBe(true)
+  service.child.kill('SIGHUP')
+  await expect.poll(() => service.output, { timeout: 10_000 }).toContain('replaced')
+  expect(service.output).not.toContain('answered')
+  service.child.kill('SIGTERM')
+  expect(await service.exited).toEqual([0, null])
+  expect(service.output).toContain('answered slower')
+  await database.sessionsToBe(0)
+})
+
 test('Service ends at once with a second signal', async () => {
   const service = new Signalled('signalled', 'stuck')
   await service.ready()

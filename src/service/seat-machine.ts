@@ -1,0 +1,231 @@
+/** How long the thread that serves may take to say that it keeps no connections: it may be blocked. */
+const roomMs = 1_000
+const firstPauseMs = 100
+const longestPauseMs = 5_000
+/** A server that has lived so long is not one that keeps failing. */
+const soundAfterMs = 10_000
+/** Restarts are counted within this time. */
+const windowMs = 60_000
+
+/** How one thread of a server is. */
+export type ServerState = 'new' | 'starting' | 'ready' | 'restarting' | 'failed' | 'stopping'
+
+/** What the machine has done by others. What comes of it they report by `ready()`, `failed()`, `kept()` and `ended()`. */
+export interface SeatHost<L> {
+  now(): number
+  /** Calls back after that time; returns what takes it back. */
+  after(ms: number, callback: () => void): () => void
+  begin(): L
+  /** Whether its pool keeps its `min` connections. */
+  keep(life: L, connections: 'none' | 'min'): void
+  /** Lets it finish what it is at, and ends it. */
+  retire(life: L): void
+  changed(): void
+  replaced(life: L, former: L | undefined): void
+  restarts(why: string, pauseMs: number): void
+  givenUp(why: string, times: number, cause: unknown): void
+}
+
+/** What one who waits is told: an error if it came to nothing. */
+type Done = (failure?: Failure) => void
+
+interface Failure {
+  readonly error: unknown
+}
+
+interface Reload {
+  readonly done: Done
+  /** While it waits for room: takes back the end of that. */
+  patience: (() => void) | undefined
+  /** Why the next life does not get ready. */
+  failure: Failure | undefined
+}
+
+/** How a life ended: `why` in words. */
+export interface End {
+  readonly why: string
+  readonly cause: unknown
+}
+
+/**
+ * The place of one thread of a server, in which one life follows the other: which lives there are, and what is done when
+ * something happens to one of them. It waits for nothing; who carries it out is in `supervise.ts`.
+ *
+ * State
+ *   new → starting   the first life begins; if it does not get ready, no other follows
+ *   ready            the current life is
+ *   restarting       a life has ended by itself: another one follows after a pause that doubles while lives are short
+ *   failed           too many lives have ended within a minute; only a reload begins another one
+ *   stopping         every life is to end; no other follows
+ *
+ *   current          the life that serves, or that begins with nobody there
+ *   next             in a reload the one that begins while the current one goes on
+ *   leaving          in a reload the former one, which has been told to finish
+ *   pause            takes the next restart back
+ *   reload           first it waits for room, with neither next nor leaving: the limit has none for what two lives keep.
+ *                    Then for the next one to be ready, then for the leaving one to end
+ *
+ * Always, at the end of every method
+ *   1. what has begun has one role, until it has ended: none is forgotten
+ *   2. next and leaving are there in a reload only, and not both
+ *   3. a pause is only in `restarting`, without a reload and a current life: so there is never a second one that begins
+ *   4. in `ready` there is a current life
+ *   5. in `restarting` there is a current life, a pause or a reload: it goes on
+ *   6. in `failed` there is no current life, in `stopping` neither a pause nor a wait for room
+ */
+export class SeatMachine<L extends { readonly startedAt: number }> {
+  readonly #host: SeatHost<L>
+  readonly #maxRestarts: number
+  state: ServerState = 'new'
+  current: L | undefined
+  next: L | undefined
+  leaving: L | undefined
+  #pause: (() => void) | undefined
+  #start: Done | undefined
+  #reload: Reload | undefined
+  /** When lives have ended by themselves, within the window. */
+  #ends: number[] = []
+  #shortLives = 0
+  /** How often it was started again since its beginning. */
+  restarts = 0
+
+  constructor(host: SeatHost<L>, maxRestarts: number) {
+    this.#host = host
+    this.#maxRestarts = maxRestarts
+  }
+
+  /** Calls back when the first life is ready. */
+  start(done: Done): void {
+    this.#start = done
+    this.current = this.#host.begin()
+    this.#move('starting')
+  }
+
+  /**
+   * Calls back when the current life has a successor and has ended, or the successor has not got ready and has ended. Not
+   * to be called while another one is under way.
+   */
+  reload(done: Done): void {
+    if (this.state === 'stopping') return done()
+    this.#pause?.()
+    this.#pause = undefined
+    this.#reload = { done, patience: undefined, failure: undefined }
+    if (!this.current) return this.#beginNext()
+    this.#reload.patience = this.#host.after(roomMs, () => this.#beginNext())
+    this.#host.keep(this.current, 'none')
+  }
+
+  /** No other life begins. Returns those that are to end. */
+  stop(): readonly L[] {
+    this.#pause?.()
+    this.#pause = undefined
+    this.#move('stopping')
+    if (this.#reload?.patience) this.#reloaded()
+    return [this.current, this.next, this.leaving].filter((life) => life !== undefined)
+  }
+
+  /** The `start` of its module has resolved. */
+  ready(life: L): void {
+    if (life === this.next && this.state !== 'stopping') return this.#replace(life)
+    if (life !== this.current) return
+    if (this.state === 'starting' || this.state === 'restarting') this.#move('ready')
+    this.#started()
+  }
+
+  /** It does not get ready; its end follows. */
+  failed(life: L, error: unknown): void {
+    if (life === this.next && this.#reload) this.#reload.failure = { error }
+    if (life === this.current) this.#started({ error })
+  }
+
+  /** It keeps no connections any more. */
+  kept(life: L): void {
+    if (life === this.current && this.#reload?.patience) this.#beginNext()
+  }
+
+  /** Its thread is no more; said of every life, once, and last. */
+  ended(life: L, end: End): void {
+    if (life === this.leaving) {
+      this.leaving = undefined
+      this.#reloaded()
+    } else if (life === this.next) {
+      this.next = undefined
+      this.#notReplaced(life, end)
+    } else if (life === this.current) {
+      this.current = undefined
+      if (this.state === 'ready' || this.state === 'restarting') this.#lost(life, end)
+    }
+  }
+
+  #move(to: ServerState): void {
+    this.state = to
+    this.#host.changed()
+  }
+
+  #started(failure?: Failure): void {
+    const done = this.#start
+    this.#start = undefined
+    done?.(failure)
+  }
+
+  #reloaded(failure?: Failure): void {
+    const reload = this.#reload
+    this.#reload = undefined
+    reload?.patience?.()
+    reload?.done(failure)
+  }
+
+  #beginNext(): void {
+    this.#reload?.patience?.()
+    if (this.#reload) this.#reload.patience = undefined
+    this.next = this.#host.begin()
+  }
+
+  #replace(life: L): void {
+    const former = this.current
+    this.next = undefined
+    this.current = life
+    this.leaving = former
+    this.#ends = []
+    this.#shortLives = 0
+    this.#move('ready')
+    this.#host.replaced(life, former)
+    if (former) this.#host.retire(former)
+    else this.#reloaded()
+  }
+
+  #notReplaced(life: L, end: End): void {
+    const reload = this.#reload
+    this.#reload = undefined
+    if (this.state === 'stopping') return reload?.done()
+    // Only now is there room: what the other one kept has counted until its thread had ended.
+    if (this.current) this.#host.keep(this.current, 'min')
+    else if (this.state !== 'failed') this.#lost(life, end)
+    reload?.done(reload.failure ?? { error: end.cause })
+  }
+
+  /** A life has ended by itself, and with it there is none. */
+  #lost({ startedAt }: L, { why, cause }: End): void {
+    const now = this.#host.now()
+    this.#shortLives = now - startedAt > soundAfterMs ? 0 : this.#shortLives + 1
+    this.#ends = [...this.#ends.filter((at) => now - at < windowMs), now]
+    // A reload is to bring it back whatever there was.
+    if (this.#ends.length > this.#maxRestarts && !this.#reload) {
+      this.#move('failed')
+      return this.#host.givenUp(why, this.#ends.length, cause)
+    }
+    this.restarts++
+    this.#move('restarting')
+    if (this.#reload) {
+      this.#host.restarts(why, 0)
+      if (this.#reload.patience) this.#beginNext()
+      return
+    }
+    const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** Math.max(0, this.#shortLives - 1))
+    this.#host.restarts(why, pauseMs)
+    this.#pause = this.#host.after(pauseMs, () => {
+      this.#pause = undefined
+      this.current = this.#host.begin()
+    })
+  }
+}
