@@ -1,23 +1,25 @@
 import type { Transferable } from 'node:worker_threads'
+import { heed } from '../deadline.ts'
 import { TaskError, optionTypeError } from '../errors.ts'
 import { duration } from '../options.ts'
 import { createCallWords, countTaken, giveUp, threadOf } from './abort.ts'
-import { culpritIn, pack, unpack } from './clone.ts'
-import type { Parcel } from './clone.ts'
+import { culpritIn } from './clone.ts'
+import { pack, unpack } from './parcel.ts'
+import type { Parcel, TaskReply } from './parcel.ts'
 import { TaskTimeoutError } from './errors.ts'
 import type { Send, Sent, TaskRequest } from './job.ts'
 import type { RunOptions, TaskRun } from './modules.ts'
 import { ProgressReader } from './progress.ts'
 import { fromWire } from './wire.ts'
-import type { TaskReply } from './wire.ts'
 
 const optionNames = ['signal', 'timeoutMs', 'transfer', 'priority', 'onProgress']
 
 /** Calls a task from any thread, and watches over the caller's signal and deadline there. */
 export function callTask(send: Send, task: string, input: unknown, options: RunOptions = {}): TaskRun<unknown> {
   const words = createCallWords()
-  const progress = new ProgressReader(words)
-  const result = new Promise<unknown>((resolve, reject) => {
+  // Whoever reads it awaits the result when the loop is over, and by then it may have failed long ago.
+  const progress = new ProgressReader(words, () => void result.catch(() => undefined))
+  const result: Promise<unknown> = new Promise((resolve, reject) => {
     let sent: Sent | undefined
     let timer: NodeJS.Timeout | undefined
     const end = (): void => {
@@ -53,7 +55,7 @@ export function callTask(send: Send, task: string, input: unknown, options: RunO
       const { signal, timeoutMs, transfer, priority } = checked(options)
       signal?.throwIfAborted()
       sent = sendOr(send, { task, input: pack(input, transfer), words, priority }, tell)
-      signal?.addEventListener('abort', onAbort, { once: true })
+      if (signal) heed(signal, onAbort)
       if (timeoutMs !== Infinity) {
         timer = setTimeout(() => {
           leave('timeout', new TaskTimeoutError(task, timeoutMs, threadOf(words) === 0 ? 'queue' : 'run'))

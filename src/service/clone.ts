@@ -1,44 +1,6 @@
 import type { Transferable } from 'node:worker_threads'
 import { types } from 'node:util'
 
-/** A value as it crosses threads. */
-export interface Parcel {
-  readonly value: unknown
-  /** The Buffers in it: structured clone makes plain `Uint8Array`s of them. */
-  readonly buffers?: readonly Uint8Array[]
-  /** What was moved, so that a thread in the middle can move it on. */
-  readonly transfer?: readonly Transferable[]
-}
-
-/** Makes a value ready to cross. What cannot cross shows when it is posted. */
-export function pack(value: unknown, transfer: readonly Transferable[] = []): Parcel {
-  if (typeof value !== 'object' || value === null) return { value }
-  const buffers: Buffer[] = []
-  const moved = new Set<unknown>(transfer)
-  let slabs = false
-  // A Buffer may be a small part of a large slab, all of which would be copied.
-  const partial = (buffer: Buffer): boolean => {
-    return buffer.byteLength !== buffer.buffer.byteLength && !moved.has(buffer.buffer)
-  }
-  visit(value, (member) => {
-    if (!Buffer.isBuffer(member)) return
-    buffers.push(member)
-    slabs ||= partial(member)
-  })
-  const own = transfer.length > 0 ? { transfer } : undefined
-  if (buffers.length === 0) return { value, ...own }
-  if (!slabs) return { value, buffers, ...own }
-  const compact = new Map<Buffer, Uint8Array>()
-  for (const buffer of new Set(buffers)) compact.set(buffer, partial(buffer) ? new Uint8Array(buffer) : buffer)
-  return { value: rebuild(value, compact, new Map()), buffers: [...compact.values()], ...own }
-}
-
-/** The value of a parcel that has crossed. */
-export function unpack({ value, buffers = [] }: Parcel): unknown {
-  for (const buffer of buffers) Object.setPrototypeOf(buffer, Buffer.prototype)
-  return value
-}
-
 /** Whether structured clone takes a value. */
 export function canCross(value: unknown, transfer: readonly Transferable[] = []): boolean {
   if (typeof value === 'function' || typeof value === 'symbol') return false
@@ -102,29 +64,35 @@ function membersOf(value: object): [string, unknown][] {
 function withoutMoved(value: unknown, transfer: readonly Transferable[]): unknown {
   const moved = new Set<unknown>(transfer)
   if (moved.has(value)) return undefined
-  return rebuild(value, new Map([...moved].map((one) => [one, undefined])), new Map())
+  return replace(value, new Map([...moved].map((one) => [one, undefined])))
 }
 
-/** Looks at every object in a value once. */
-function visit(value: object, look: (member: object) => void): void {
+/** Looks at every object in a value once, and at whatever holds it. What structured clone ignores is not looked at. */
+export function visit(
+  value: object,
+  look: (member: object) => void,
+  hold?: (member: object, holder: object) => void,
+): void {
   const seen = new Set<object>([value])
   const todo: object[] = [value]
+  let current = todo.pop()
   const add = (member: unknown): void => {
-    if (typeof member !== 'object' || member === null || seen.has(member)) return
+    if (typeof member !== 'object' || member === null) return
+    if (current) hold?.(member, current)
+    if (seen.has(member)) return
     seen.add(member)
     todo.push(member)
   }
-  for (let current = todo.pop(); current; current = todo.pop()) {
+  for (; current; current = todo.pop()) {
     look(current)
     if (ArrayBuffer.isView(current) || types.isAnyArrayBuffer(current) || types.isProxy(current)) continue
+    if (current instanceof Error) continue
     if (current instanceof Map) {
       for (const [key, member] of current) {
         add(key)
         add(member)
       }
-    } else if (current instanceof Set) {
-      for (const member of current) add(member)
-    } else if (Array.isArray(current)) {
+    } else if (current instanceof Set || Array.isArray(current)) {
       for (const member of current) add(member)
     } else {
       for (const key of Object.keys(current)) {
@@ -136,41 +104,69 @@ function visit(value: object, look: (member: object) => void): void {
   }
 }
 
-/** The same value with some of its members replaced: copies of what structured clone would copy as plain data. */
-function rebuild(value: unknown, instead: ReadonlyMap<unknown, unknown>, done: Map<unknown, unknown>): unknown {
-  if (typeof value !== 'object' || value === null) return value
-  if (instead.has(value)) return instead.get(value)
-  if (done.has(value)) return done.get(value)
-  const again = (member: unknown): unknown => rebuild(member, instead, done)
-  if (Array.isArray(value)) {
-    const copy: unknown[] = []
-    done.set(value, copy)
-    copy.length = value.length
-    for (const [key, member] of Object.entries(value)) Reflect.set(copy, key, again(member))
-    return copy
+/**
+ * The same value with some of its members replaced. Whatever holds one is copied as structured clone would: an instance of a
+ * class as plain data. All the rest stays what it is, since there may be something in it that only looks like plain data.
+ */
+export function replace(value: unknown, instead: ReadonlyMap<unknown, unknown>): unknown {
+  if (instead.has(value) || typeof value !== 'object' || value === null)
+    return copy(value, instead, new Set(), new Map())
+  const holders = new Map<object, object[]>()
+  visit(
+    value,
+    () => {},
+    (member, holder) => {
+      const known = holders.get(member)
+      if (known) known.push(holder)
+      else holders.set(member, [holder])
+    },
+  )
+  const above = new Set<unknown>()
+  const todo = [...instead.keys()] as object[]
+  for (let member = todo.pop(); member; member = todo.pop()) {
+    for (const holder of holders.get(member) ?? []) {
+      if (above.has(holder)) continue
+      above.add(holder)
+      todo.push(holder)
+    }
   }
-  if (value instanceof Map) {
-    const copy = new Map()
-    done.set(value, copy)
-    for (const [key, member] of value) copy.set(again(key), again(member))
-    return copy
-  }
-  if (value instanceof Set) {
-    const copy = new Set()
-    done.set(value, copy)
-    for (const member of value) copy.add(again(member))
-    return copy
-  }
-  if (!isPlain(value)) return value
-  const copy: Record<string, unknown> = {}
-  done.set(value, copy)
-  for (const [key, member] of Object.entries(value)) {
-    Object.defineProperty(copy, key, { value: again(member), enumerable: true, configurable: true, writable: true })
-  }
-  return copy
+  return copy(value, instead, above, new Map())
 }
 
-function isPlain(value: object): boolean {
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return (prototype === Object.prototype || prototype === null) && !types.isProxy(value)
+/** `above`: what leads to something that is replaced. */
+function copy(
+  value: unknown,
+  instead: ReadonlyMap<unknown, unknown>,
+  above: ReadonlySet<unknown>,
+  done: Map<unknown, unknown>,
+): unknown {
+  if (instead.has(value)) return instead.get(value)
+  if (!above.has(value)) return value
+  if (done.has(value)) return done.get(value)
+  const again = (member: unknown): unknown => copy(member, instead, above, done)
+  if (Array.isArray(value)) {
+    const array: unknown[] = []
+    done.set(value, array)
+    array.length = value.length
+    for (const [key, member] of Object.entries(value)) Reflect.set(array, key, again(member))
+    return array
+  }
+  if (value instanceof Map) {
+    const map = new Map()
+    done.set(value, map)
+    for (const [key, member] of value) map.set(again(key), again(member))
+    return map
+  }
+  if (value instanceof Set) {
+    const set = new Set()
+    done.set(value, set)
+    for (const member of value) set.add(again(member))
+    return set
+  }
+  const object: Record<string, unknown> = {}
+  done.set(value, object)
+  for (const [key, member] of Object.entries(value as object)) {
+    Object.defineProperty(object, key, { value: again(member), enumerable: true, configurable: true, writable: true })
+  }
+  return object
 }

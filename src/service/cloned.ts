@@ -19,7 +19,7 @@ type AnyFunction = (...args: never[]) => unknown
 
 /**
  * A value as it arrives in another thread: objects as plain data, without methods and symbols. A class instance loses its
- * class; an error of millpond's, or of JavaScript's own, keeps it when it is thrown.
+ * class; an error of millpond's, or of JavaScript's own, keeps it, and any other keeps its name and its fields.
  */
 export type Cloned<T> = unknown extends T
   ? T

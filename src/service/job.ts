@@ -3,8 +3,7 @@ import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import type { Linked } from '../deque.ts'
 import type { CallWords } from './abort.ts'
-import type { Parcel } from './clone.ts'
-import type { TaskReply } from './wire.ts'
+import type { Parcel, TaskReply } from './parcel.ts'
 
 /** A call of a task, ready to be sent. */
 export interface TaskRequest {

@@ -132,8 +132,8 @@ export interface RunAllOptions extends Omit<RunOptions, 'onProgress' | 'transfer
 /** A call's result to come. */
 export interface TaskRun<R> extends Promise<R> {
   /**
-   * What the task tells with `progress`, for one reader; it ends with the task. Values wait here until they are read, 64
-   * at the most: see `TaskContext.progress`.
+   * What the task tells with `progress`, for one reader; it ends with the task. What the task throws rejects the call only:
+   * await that, too. Values wait here until they are read, 64 at the most: see `TaskContext.progress`.
    */
   readonly progress: AsyncIterable<unknown>
 }

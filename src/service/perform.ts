@@ -3,7 +3,8 @@ import { TaskError, messageOf } from '../errors.ts'
 import type { PostgresPool } from '../postgres/index.ts'
 import { Abortable } from './abort.ts'
 import { callTask, isCloneError } from './call.ts'
-import { culpritIn, pack, unpack } from './clone.ts'
+import { culpritIn } from './clone.ts'
+import { pack, unpack } from './parcel.ts'
 import type { Send } from './job.ts'
 import type { Run, RunOptions, TaskContext } from './modules.ts'
 import { ProgressSender } from './progress.ts'
@@ -11,7 +12,7 @@ import { TaskPool } from './task-pool.ts'
 import type { FromThread, TaskCall } from './thread.ts'
 import { transfer, transferOf } from './transfer.ts'
 import { toWire } from './wire.ts'
-import type { TaskReply } from './wire.ts'
+import type { Parcel, TaskReply } from './parcel.ts'
 
 type Task = (input: unknown, context: TaskContext) => unknown
 
@@ -33,7 +34,7 @@ export interface TaskHouse {
 /** Runs one call of a task in this thread, and says what it tells, and what comes of it. Never rejects. */
 export async function perform(call: TaskCall, house: TaskHouse): Promise<void> {
   const abortable = new Abortable(call.words, house.thread)
-  const progress = new ProgressSender(call.words, (value) => postProgress(call, house, value))
+  const progress = progressOf(call, house)
   let reply: TaskReply
   try {
     const { exported } = call
@@ -43,7 +44,11 @@ export async function perform(call: TaskCall, house: TaskHouse): Promise<void> {
     reply = { ok: false, error: toWire(error) }
   }
   abortable.end()
-  progress.end()
+  try {
+    progress.end()
+  } catch (error) {
+    if (reply.ok) reply = { ok: false, error: toWire(error) }
+  }
   postReply(call, house, reply)
 }
 
@@ -81,17 +86,14 @@ async function run(
   }
 }
 
-function postProgress({ id, task }: TaskCall, { say }: TaskHouse, value: unknown): void {
-  const parcel = pack(value)
-  try {
-    say({ type: 'progress', id, value: parcel })
-  } catch (cause) {
-    throw new TaskError(
-      task,
-      `The task "${task}" told something as its progress that cannot cross threads: ${culpritIn(parcel.value)}.`,
-      { cause },
-    )
-  }
+function progressOf({ id, task, words }: TaskCall, { say }: TaskHouse): ProgressSender {
+  const post = (value: Parcel): void => say({ type: 'progress', id, value })
+  return new ProgressSender(words, post, (value, cause) => {
+    const why = isCloneError(cause) ? culpritIn(value) : messageOf(cause)
+    return new TaskError(task, `The task "${task}" told something as its progress that cannot cross threads: ${why}.`, {
+      cause,
+    })
+  })
 }
 
 function postReply({ id, task }: TaskCall, { say }: TaskHouse, reply: TaskReply): void {

@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events'
+import { heed } from '../deadline.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
@@ -27,7 +28,7 @@ export async function* runAll(
   const stop = new AbortController()
   setMaxListeners(0, stop.signal)
   const onAbort = (): void => stop.abort(signal?.reason)
-  signal?.addEventListener('abort', onAbort, { once: true })
+  if (signal) heed(signal, onAbort)
   if (signal?.aborted) onAbort()
   const source = iterate(inputs)
   /** Taken and not yielded, in the order of their inputs. */
@@ -102,6 +103,8 @@ function iterate(inputs: Input): Iterator<unknown> | AsyncIterator<unknown> {
   return Symbol.asyncIterator in inputs ? inputs[Symbol.asyncIterator]() : inputs[Symbol.iterator]()
 }
 
+const optionNames = ['signal', 'timeoutMs', 'priority', 'concurrency', 'order']
+
 /** Checks what the compiler cannot, and fills in the default. */
 export function runAllOptions(
   inputs: unknown,
@@ -110,6 +113,10 @@ export function runAllOptions(
 ): RunAllOptions & { readonly concurrency: number } {
   if (typeof inputs !== 'object' || inputs === null || !(Symbol.iterator in inputs || Symbol.asyncIterator in inputs)) {
     throw optionTypeError('inputs', 'inputs must be an iterable, or an async one.')
+  }
+  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
+  if (unknown !== undefined) {
+    throw optionTypeError(unknown, `Unknown option "${unknown}" of runAll(): allowed are ${optionNames.join(', ')}.`)
   }
   const { concurrency = capacity, order = 'input' } = options
   if (!(concurrency === Infinity || (Number.isInteger(concurrency) && concurrency >= 1))) {

@@ -4,13 +4,12 @@ import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { TaskError } from '../errors.ts'
 import { callTask } from './call.ts'
-import type { Parcel } from './clone.ts'
+import type { Parcel, TaskReply } from './parcel.ts'
 import type { Send } from './job.ts'
 import type { RunOptions, TaskRun } from './modules.ts'
 import { introduce } from './thread.ts'
 import type { FromThread, ThreadData, ToThread } from './thread.ts'
 import { toWire } from './wire.ts'
-import type { TaskReply } from './wire.ts'
 
 interface Call {
   readonly task: string

@@ -1,6 +1,6 @@
 import { TaskError } from '../errors.ts'
 import type { Job, Send, Sent, TaskRequest } from './job.ts'
-import type { Parcel } from './clone.ts'
+import type { Parcel } from './parcel.ts'
 import type { TasksOptions } from './options.ts'
 import { ThreadPort } from './thread-port.ts'
 import type { ThreadHost } from './thread-port.ts'

@@ -7,7 +7,7 @@ import { Histogram } from '../histogram.ts'
 import type { HistogramStats } from '../histogram.ts'
 import { createCallWords, threadOf } from './abort.ts'
 import { cannotCross, isCloneError } from './call.ts'
-import type { Parcel } from './clone.ts'
+import type { Parcel, TaskReply } from './parcel.ts'
 import { TaskDeadlockError, TaskQueueFullError } from './errors.ts'
 import { JobQueue } from './job-queue.ts'
 import { Job, canEnd } from './job.ts'
@@ -16,7 +16,6 @@ import { piscinaOptions } from './piscina.ts'
 import type { ThreadPort } from './thread-port.ts'
 import type { TaskCall, TaskThreadData } from './thread.ts'
 import { toWire } from './wire.ts'
-import type { TaskReply } from './wire.ts'
 
 const entry = new URL('../../workers/watched-task.js', import.meta.url)
 /** After a thread that ended while calls wait for one: doubled with each that ends before any has replied. */

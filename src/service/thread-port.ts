@@ -1,11 +1,10 @@
 import { receiveMessageOnPort } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import { toWire } from './wire.ts'
-import type { TaskReply } from './wire.ts'
 import { giveUp } from './abort.ts'
 import type { Job, Sent, TaskRequest } from './job.ts'
 import type { FromThread, ToThread } from './thread.ts'
-import type { Parcel } from './clone.ts'
+import type { Parcel, TaskReply } from './parcel.ts'
 
 /** What the service does for a thread of its own. */
 export interface ThreadHost {

@@ -2,8 +2,7 @@ import { MessageChannel, postMessageToThread, threadId } from 'node:worker_threa
 import type { MessagePort } from 'node:worker_threads'
 import type { PostgresPoolOptions } from '../postgres/index.ts'
 import type { CallWords } from './abort.ts'
-import type { Parcel } from './clone.ts'
-import type { TaskReply } from './wire.ts'
+import type { Parcel, TaskReply } from './parcel.ts'
 
 /** What every thread of a service is started with: how to make its pool. */
 export interface ThreadData {

@@ -1,7 +1,6 @@
 import { inspect } from 'node:util'
 import * as errors from '../errors.ts'
 import { canCross } from './clone.ts'
-import type { Parcel } from './clone.ts'
 import * as taskErrors from './errors.ts'
 
 /** An error as it crosses threads: what structured clone would drop (class, name, code) is written out. */
@@ -25,11 +24,6 @@ export interface WireValue {
 }
 
 export type Wire = WireError | WireValue
-
-/** What comes back for a call: its result, or why there is none. */
-export type Reply<V = unknown> = { readonly ok: true; readonly value: V } | { readonly ok: false; readonly error: Wire }
-
-export type TaskReply = Reply<Parcel>
 
 type ErrorClass = abstract new (...args: never[]) => Error
 
@@ -89,26 +83,31 @@ function write(thrown: unknown, depth: number, within: ReadonlySet<unknown>): Wi
 /** The error again, of its own class where this side knows it, else an `Error` of the same name. */
 export function fromWire(wire: Wire): unknown {
   if (wire.kind === 'value') return wire.value
-  const { className, name, message, stack, cause, errors: parts, properties } = wire
-  const hidden = { configurable: true, writable: true, enumerable: false }
-  const error = made(className, name, message)
+  // What a DOMException has inside, its code included, cannot be given to it later.
+  if (wire.className === 'DOMException') return withDetails(new DOMException(wire.message, wire.name), wire)
+  return reviveAs({}, wire)
+}
+
+/** Makes of an object what the error was. */
+export function reviveAs(object: object, wire: WireError): object {
+  const { className, name, message } = wire
+  const isDom = className === 'DOMException'
+  Object.setPrototypeOf(object, (isDom ? DOMException : (classes.get(className) ?? Error)).prototype as object)
+  Object.defineProperty(object, 'message', { ...hidden, value: message })
+  Object.defineProperty(object, 'name', { ...hidden, value: name })
+  if (isDom) Object.defineProperty(object, 'code', { ...hidden, value: new DOMException('', name).code })
+  return withDetails(object, wire)
+}
+
+const hidden = { configurable: true, writable: true, enumerable: false }
+
+function withDetails(error: object, { stack, cause, errors: parts, properties }: WireError): object {
   Object.defineProperty(error, 'stack', { ...hidden, value: stack })
   if (cause) Object.defineProperty(error, 'cause', { ...hidden, value: fromWire(cause) })
   if (parts) Object.defineProperty(error, 'errors', { ...hidden, value: parts.map(fromWire) })
   for (const [key, value] of Object.entries(properties)) {
     Object.defineProperty(error, key, { ...hidden, enumerable: true, value: fromWire(value) })
   }
-  return error
-}
-
-function made(className: string, name: string, message: string): Error {
-  // What it has inside, its code included, cannot be given to it later.
-  if (className === 'DOMException') return new DOMException(message, name)
-  const found = classes.get(className) ?? Error
-  const error: Error = Object.create(found.prototype as object) as Error
-  const hidden = { configurable: true, writable: true, enumerable: false }
-  Object.defineProperty(error, 'message', { ...hidden, value: message })
-  Object.defineProperty(error, 'name', { ...hidden, value: name })
   return error
 }
 

@@ -1,11 +1,10 @@
 import type { Transferable } from 'node:worker_threads'
 import { deferred } from '../deferred.ts'
 import type { PostgresPool } from '../postgres/index.ts'
-import type { Parcel } from '../service/clone.ts'
+import type { Parcel, TaskReply } from '../service/parcel.ts'
 import type { Send } from '../service/job.ts'
 import { perform } from '../service/perform.ts'
 import type { FromThread } from '../service/thread.ts'
-import type { TaskReply } from '../service/wire.ts'
 
 /** No thread of a service has this id. */
 const here = -1

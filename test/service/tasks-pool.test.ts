@@ -199,6 +199,17 @@ describe('several modules of tasks', () => {
   })
 })
 
+test.each([undefined, './tasks.js', 'file:///tasks.js', new URL('https://example.com/tasks.js')])(
+  'taskModule() refuses what is no file: %s',
+  (url) => {
+    expect(optionError(() => taskModule(url as URL))).toMatchObject({
+      code: 'ERR_OPTION',
+      option: 'module',
+      message: expect.stringContaining('taskModule must be given a file URL'),
+    })
+  },
+)
+
 test('a service whose workers hold no connection leaves nothing behind', async () => {
   const warned = vi.spyOn(process, 'emitWarning')
   onTestFinished(() => warned.mockRestore())

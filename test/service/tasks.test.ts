@@ -110,6 +110,19 @@ describe('with one service', () => {
     expect(await thrownBy(service.run('throws', 'plain'))).toMatchObject({ code: 'ERR_TASK' })
   })
 
+  test('Service.run() keeps of errors in inputs and results what it keeps of thrown ones, through any thread', async () => {
+    const error = Object.assign(new RangeError('no', { cause: new TaskError('report', 'why') }), { code: 'E_NO' })
+    const [direct, nested] = (await Promise.all([
+      run('echo', { error }),
+      run('nests', { name: 'echo', input: { error } }),
+    ])) as { error: Error }[]
+    for (const back of [direct, nested]) {
+      expect(back?.error).toBeInstanceOf(RangeError)
+      expect(back?.error).toMatchObject({ message: 'no', code: 'E_NO', stack: error.stack })
+      expect(back?.error.cause).toBeInstanceOf(TaskError)
+    }
+  })
+
   test.each([
     ['deep', 'its "rows[1].callback" is a function'],
     ['map', `its "get('a').symbol" is a symbol`],
@@ -195,6 +208,7 @@ describe('with one service', () => {
       code: 'ERR_TASK',
       message: expect.stringContaining('its "no" is a function'),
     })
+    expect(await thrownBy(service.run('holdsBadly'))).toMatchObject({ code: 'ERR_TASK', task: 'holdsBadly' })
     await expect(service.run('tells', 3, { onProgress: throwsAtProgress })).rejects.toThrow('no more')
   })
 
@@ -518,4 +532,15 @@ describe('Service.runAll()', () => {
       expect.objectContaining({ option: 'concurrency' }),
     )
   })
+
+  test.each([{ transfer: [] }, { onProgress: () => {} }, { concurency: 2 }])(
+    'Service.runAll() refuses %j',
+    async (options) => {
+      await using service = await start({ workers: 1 })
+      const [option = ''] = Object.keys(options)
+      expect(() => service.runAll('double', [1], options as {})).toThrow(
+        expect.objectContaining({ code: 'ERR_OPTION', option, message: expect.stringContaining('of runAll()') }),
+      )
+    },
+  )
 })
