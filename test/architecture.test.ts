@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const floors: readonly (readonly string[])[] = [
   ['channels', 'clock', 'deferred', 'deque', 'driver', 'frozen-loop', 'histogram', 'lull'],
   ['stats'],
-  ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'signals'],
+  ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'borrowing', 'signals'],
   ['watch', 'slot', 'expiry', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],
   ['options', 'action', 'idle', 'slots', 'lease', 'refs', 'broker/ledger'],
   [

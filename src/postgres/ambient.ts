@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { asNobody } from '../borrowing.ts'
 
 /** A transaction or a savepoint, as far as it matters here. */
 export interface Ending {
@@ -77,7 +78,7 @@ function withoutHidden(place: Place | undefined, nearer: readonly object[]): Pla
   return outer === place.outer ? place : { ...place, outer }
 }
 
-/** Runs `fn` in nobody's transaction: what the pool does for itself, and what it calls, is not part of a caller's. */
+/** Runs `fn` in nobody's transaction or task: what the pool does for itself, and what it calls, is not part of a caller's. */
 export function outsideAll<R>(fn: () => R): R {
-  return storage.getStore() === undefined ? fn() : storage.run(undefined, fn)
+  return storage.getStore() === undefined ? asNobody(fn) : storage.run(undefined, () => asNobody(fn))
 }

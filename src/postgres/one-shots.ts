@@ -1,4 +1,5 @@
 import type { Acquire } from '../acquire.ts'
+import { asking } from '../borrowing.ts'
 import { loopStops } from '../frozen-loop.ts'
 import type { Lease } from '../lease.ts'
 import type { Pool } from '../pool.ts'
@@ -18,18 +19,25 @@ type Holder = ReturnType<Holders['here']>
 export class OneShots implements Target {
   readonly debug: unknown
   readonly #pool: Pool<Connection>
+  readonly #owner: object
   readonly #looksFirst: boolean
   readonly #holders: Holders
   readonly #runOn = loopStops() ? runHeldBack : runOn
   readonly hold: ((query: RawQuery) => void) | undefined = loopStops() ? holdBack : undefined
   readonly #waiting = new Map<RawQuery, { readonly acquire: Acquire<Connection>; readonly holder: Holder }>()
 
-  /** `looksFirst`: a hook takes its time over each connection; nothing can be had at once. */
+  /** `looksFirst`: a hook takes its time over each connection; nothing can be had at once. `owner`: whose queries they are. */
   constructor(
     pool: Pool<Connection>,
-    { debug, looksFirst, holders }: { debug: unknown; looksFirst: boolean; holders: Holders },
+    {
+      debug,
+      looksFirst,
+      holders,
+      owner = pool,
+    }: { debug: unknown; looksFirst: boolean; holders: Holders; owner?: object },
   ) {
     this.#pool = pool
+    this.#owner = owner
     this.#looksFirst = looksFirst
     this.#holders = holders
     this.debug = debug
@@ -43,7 +51,7 @@ export class OneShots implements Target {
     } catch (error) {
       return query.reject(error)
     }
-    if (lease) this.#runOn(lease, query)
+    if (lease) this.#runOn(streams(query) ? asking(this.#owner, query.origin)(lease) : lease, query)
     else this.#wait(query)
   }
 
@@ -66,12 +74,13 @@ export class OneShots implements Target {
     // Its deadline is met in nobody's transaction.
     const holder = query.limits && this.#holders.here()
     this.#waiting.set(query, { acquire, holder })
+    const lent = streams(query) ? asking(this.#owner, query.origin) : undefined
     const waited = acquire.promise.then(
       (lease) => {
         this.#waiting.delete(query)
         try {
           if (query.cancelled) return lease.release()
-          this.#runOn(lease, query)
+          this.#runOn(lent ? lent(lease) : lease, query)
         } catch (error) {
           query.reject(error)
         }
@@ -84,6 +93,11 @@ export class OneShots implements Target {
     )
     if (this.hold) query.givenBack = waited
   }
+}
+
+/** Whoever reads or writes it says when it ends. */
+function streams({ cursorFn, streaming }: RawQuery): boolean {
+  return cursorFn !== undefined || streaming === true
 }
 
 function runOn(lease: Lease<Connection>, query: RawQuery): void {

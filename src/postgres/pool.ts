@@ -1,4 +1,5 @@
 import type postgres from 'postgres'
+import { asking, running } from '../borrowing.ts'
 import { systemClock } from '../clock.ts'
 import { Pool } from '../pool.ts'
 import type { AcquireOptions } from '../pool.ts'
@@ -96,8 +97,9 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       tryAcquire: () => this.#atOnce(),
       acquire: (wanted) => this.#pool.acquire(wanted).catch(this.#nameHeld),
       wait: () => this.#pool.wait(),
+      lent: () => asking(this),
     })
-    const oneShots = new OneShots(this.#pool, { debug, looksFirst, holders: this.#transactions })
+    const oneShots = new OneShots(this.#pool, { debug, looksFirst, holders: this.#transactions, owner: this })
     this.#deadlines = new Deadlines({
       clock: house.clock,
       queryTimeoutMs: settings.queryTimeoutMs,
@@ -212,11 +214,11 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     try {
       const limits = this.#deadlines.acquiring(options)
       const lease = limits.signal?.aborted ? undefined : this.#atOnce()
-      if (lease) return Promise.resolve(new PostgresLease<T>(lease, this.#template))
+      if (lease) return Promise.resolve(new PostgresLease<T>(asking(this)(lease), this.#template))
     } catch (error) {
       return Promise.reject(error)
     }
-    return this.#later(options)
+    return running(this.#later(options))
   }
 
   async #later(options: AcquireOptions | undefined): Promise<PostgresLease<T>> {
@@ -226,16 +228,24 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   /** An idle connection that can be lent as it is, or undefined. Never waits. */
   tryAcquire(): PostgresLease<T> | undefined {
     const lease = this.#pool.tryAcquire()
-    return lease && new PostgresLease<T>(lease, this.#template)
+    return lease && new PostgresLease<T>(asking(this)(lease), this.#template)
   }
 
   /** Acquires, calls `fn`, and releases, also when `fn` throws. */
-  async use<R>(
+  use<R>(
     fn: (sql: PostgresSql<T>, lease: PostgresLease<T>) => R | PromiseLike<R>,
     options?: AcquireOptions,
   ): Promise<R> {
+    return running(this.#use(fn, options))
+  }
+
+  async #use<R>(
+    fn: (sql: PostgresSql<T>, lease: PostgresLease<T>) => R | PromiseLike<R>,
+    options: AcquireOptions | undefined,
+  ): Promise<R> {
+    const lent = asking(this)
     const use = this.#pool.use((_, held) => {
-      const lease = new PostgresLease<T>(held, this.#template)
+      const lease = new PostgresLease<T>(lent(held), this.#template)
       return fn(lease.sql, lease)
     }, this.#deadlines.acquiring(options))
     return use.catch(this.#nameHeld)
@@ -272,7 +282,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
    * ```
    */
   transaction<R>(fn: (sql: TransactionSql<T>) => R | PromiseLike<R>, options: TransactionOptions = {}): Promise<R> {
-    return this.#transactions.run(fn, options)
+    return running(this.#transactions.run(fn, options))
   }
 
   /**
@@ -324,7 +334,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   }
 
   async #acquire(options?: AcquireOptions): Promise<Lease<Connection>> {
-    return await this.#pool.acquire(this.#deadlines.acquiring(options)).catch(this.#nameHeld)
+    return await this.#pool.acquire(this.#deadlines.acquiring(options)).then(asking(this), this.#nameHeld)
   }
 
   #bound(bounds: { min: number; max: number }, listens: boolean): void {

@@ -1,4 +1,5 @@
 import type postgres from 'postgres'
+import { running } from '../borrowing.ts'
 import { PoolError } from '../errors.ts'
 import { codeOf } from './connect-error.ts'
 import type { LargeObject } from './large-object.ts'
@@ -69,7 +70,7 @@ export function poolSql<T extends Types>(sql: PostgresSql<T>, house: FaceHouse):
   const touching = (own: boolean): Touch | undefined => house.touch && ((query) => house.touch?.(query, own))
   const held = touching(false)
   const face = dressed(sql, touching(true), {
-    begin: (...values: unknown[]) => begin(house, values, held),
+    begin: (...values: unknown[]) => running(begin(house, values, held)),
     reserve: async () => {
       const reserved = await house.reserve()
       return dressed(reserved.sql, held, { release: () => void reserved.release() })

@@ -30,7 +30,11 @@ export interface Acquirer {
   acquire: (options: AcquireOptions) => Promise<Lease<Connection>>
   /** As `acquire`, for somebody who may leave without a signal. */
   wait: () => Acquire<Connection>
+  /** To be called where a transaction is made; what it returns is told of its lease. */
+  lent?: () => Lend
 }
+
+type Lend = (lease: Lease<Connection>) => Lease<Connection>
 
 /** The transactions of one pool. */
 export class Transactions<T extends Types = {}> {
@@ -70,31 +74,33 @@ export class Transactions<T extends Types = {}> {
     const around = deadlines?.here
     const bound = (wanted: AcquireOptions): AcquireOptions => (around ? deadlines.acquiring(wanted, around) : wanted)
     const { tryAcquire, acquire } = this.#acquirer
+    const lent = this.#acquirer.lent?.() ?? itself
     const ground = new LeasedGround(beginStatement(options), {
       now() {
         limit.start()
         limit.signalIfAny?.throwIfAborted()
         bound({})
-        return tryAcquire()
+        const lease = tryAcquire()
+        return lease && lent(lease)
       },
       wait: () => {
-        if (!around && options.timeoutMs === undefined) return this.#wait()
+        if (!around && options.timeoutMs === undefined) return this.#wait(lent)
         const waiting = new AbortController()
         const { signal } = waiting
         const promise = limit.acquiring((timeoutMs) =>
           acquire(bound(timeoutMs === undefined ? { signal } : { signal, timeoutMs })),
         )
-        return { promise, leave: (why) => waiting.abort(why) }
+        return { promise: promise.then(lent), leave: (why) => waiting.abort(why) }
       },
     })
     return new Scope(this.#house, ground, options)
   }
 
   /** Without a deadline or a signal of anybody's. */
-  #wait(): Waiting {
+  #wait(lent: Lend): Waiting {
     const holder = this.here()
     const acquire = this.#acquirer.wait()
-    const promise = acquire.promise.catch((error: unknown) => {
+    const promise = acquire.promise.then(lent, (error: unknown) => {
       throw this.naming(error, holder)
     })
     return { promise, leave: (why) => acquire.leave(why) }
@@ -161,6 +167,10 @@ async function attempt<T extends Types, R>(
     await scope.rollback(signal?.aborted ? signal.reason : undefined)
     throw shown
   }
+}
+
+function itself<V>(value: V): V {
+  return value
 }
 
 function isConflict(error: unknown, scope: Scope): boolean {

@@ -42,8 +42,8 @@ export function serverModule(url: URL): ServerModule {
  */
 export interface TaskContext<M = unknown, D = {}> {
   /**
-   * This thread's pool, under the limit that all threads share. A lease that the task has not released when it ends is
-   * reported and revoked. Before a long synchronous stretch, `pool.releaseIdle()` gives idle connections back.
+   * This thread's pool, under the limit that all threads share. A connection that the task still holds when it ends, in
+   * whatever way, is reported and closed. Before a long synchronous stretch, `pool.releaseIdle()` gives idle connections back.
    */
   readonly pool: PostgresPool<DefinedTypes<D>>
   /** Aborts when the caller gives up. A loop that never awaits does not see it: poll `aborted` there. */

@@ -60,16 +60,17 @@ async function run(
   progress: ProgressSender,
 ): Promise<unknown> {
   abortable.throwIfAborted()
-  const pool = new TaskPool(name, await house.pool, (message) => house.say({ type: 'warning', message }))
+  const pool = await house.pool
   const task = find(await house.tasks, name, exported, house.module)
   abortable.throwIfAborted()
   const runOther = (other: string, value?: unknown, options: RunOptions = {}): unknown => {
     const signal = options.signal ? AbortSignal.any([options.signal, abortable.signal]) : abortable.signal
     return callTask(house.sender(id), other, value, { ...options, signal })
   }
-  try {
-    return await task(unpack(input), {
-      pool: pool.pool,
+  const held = new TaskPool(name, pool, (message) => house.say({ type: 'warning', message }))
+  return held.run(() =>
+    task(unpack(input), {
+      pool,
       get signal() {
         return abortable.signal
       },
@@ -80,10 +81,8 @@ async function run(
       progress: (value) => progress.send(value),
       transfer,
       run: runOther as Run<unknown>,
-    })
-  } finally {
-    pool.end()
-  }
+    }),
+  )
 }
 
 function progressOf({ id, task, words }: TaskCall, { say }: TaskHouse): ProgressSender {

@@ -1,88 +1,108 @@
+import { whileBorrowing } from '../borrowing.ts'
+import type { Borrowed, Borrower, Lent } from '../borrowing.ts'
 import { LeaseRevokedError } from '../errors.ts'
-import type { PostgresLease, PostgresPool } from '../postgres/index.ts'
+import type { PostgresPool } from '../postgres/index.ts'
 
 interface Held {
-  readonly acquiredAt: Error
+  readonly lease: Borrowed
   readonly since: number
-  /** Whether it has been given back by its owner. */
-  readonly over: () => boolean
-  readonly revoke: () => Promise<unknown>
+  /** A cursor's or a COPY's. */
+  readonly streams: boolean
+  /** Who has asked for it. It is written out only if somebody is to read it. */
+  readonly here: { readonly stack?: string }
 }
 
+/** A cursor and a COPY are over some time before their connection is free. */
+const streamGraceMs = 1_000
+
 /**
- * A thread's pool, as one task sees it: what the task has acquired and not given back when it ends is taken from it. After
- * the end it is the plain pool, since a module may have kept it.
+ * What one task has of its thread's pool: what it has acquired, in whatever way, and not given back when it ends is taken
+ * from it. Single queries end by themselves. What listens is the pool's own. After the end nothing more is looked at, since
+ * a module may go on with what it began in a task.
  */
-export class TaskPool {
-  readonly pool: PostgresPool
+export class TaskPool implements Borrower {
+  readonly running: Set<Promise<unknown>> = new Set()
   readonly #task: string
-  readonly #inner: PostgresPool
+  readonly #pool: PostgresPool
   readonly #held = new Set<Held>()
   readonly #warn: (message: string) => void
   #ended = false
 
   /** `warn` is told of what was left behind. */
-  constructor(task: string, inner: PostgresPool, warn: (message: string) => void) {
+  constructor(task: string, pool: PostgresPool, warn: (message: string) => void) {
     this.#task = task
     this.#warn = warn
-    this.#inner = inner
-    const own: Partial<Record<string | symbol, unknown>> = {
-      acquire: async (...args: Parameters<PostgresPool['acquire']>) => this.#hold(inner.acquire(...args)),
-      tryAcquire: () => {
-        const lease = inner.tryAcquire()
-        if (lease) this.#note(lease)
-        return lease
-      },
-    }
-    this.pool = new Proxy(inner, {
-      get: (target, key) => {
-        if (Object.hasOwn(own, key)) return own[key]
-        const value: unknown = Reflect.get(target, key, target)
-        if (typeof value !== 'function' || key === 'sql' || key === 'constructor') return value
-        return (own[key] = value.bind(target))
-      },
-    })
+    this.#pool = pool
   }
 
-  /** The task has ended. Resolves when what it had left is on its way back. */
-  end(): void {
+  /** Runs the task. What it leaves behind is on its way back when this settles. */
+  async run<R>(fn: () => R | PromiseLike<R>): Promise<R> {
+    try {
+      return await whileBorrowing<R | PromiseLike<R>>(this, fn)
+    } finally {
+      this.#end()
+    }
+  }
+
+  asks(pool: object, stream: string | undefined): Lent | undefined {
+    if (this.#ended || pool !== this.#pool) return undefined
+    const here = stream ? { stack: stream } : stackHere()
+    const streams = stream !== undefined
+    return (lease) => {
+      if (!this.#ended) return this.#hold({ lease, here, since: performance.now(), streams })
+      void lease.release()
+      throw new LeaseRevokedError(this.#pool.name, 0, `the task "${this.#task}" that acquired it has ended`)
+    }
+  }
+
+  get #reason(): string {
+    return `the task "${this.#task}" has ended`
+  }
+
+  #hold(held: Held): void {
+    // Those that are over are not kept for long by a task that acquires in a loop.
+    if (this.#held.size >= 64) for (const other of this.#held) if (other.lease.released) this.#held.delete(other)
+    this.#held.add(held)
+  }
+
+  #end(): void {
     this.#ended = true
-    for (const { acquiredAt, since, over, revoke } of this.#held) {
-      if (over()) continue
-      const heldMs = Math.round(performance.now() - since)
-      this.#warn(
-        `The task "${this.#task}" has ended without releasing a lease of "${this.#inner.name}" (held for ${heldMs} ms); it is revoked. ${acquiredAt.stack}`,
-      )
-      void revoke()
+    // What was not awaited fails now, and nobody hears of that: a rejection that is nobody's would end the thread.
+    for (const promise of this.running) promise.catch(() => undefined)
+    const streams: Held[] = []
+    for (const held of this.#held) {
+      if (held.streams && !held.lease.released) streams.push(held)
+      else this.#take(held)
     }
     this.#held.clear()
+    if (streams.length > 0) setTimeout(() => streams.forEach((held) => this.#take(held)), streamGraceMs).unref()
   }
 
-  async #hold(acquiring: Promise<PostgresLease>): Promise<PostgresLease> {
-    if (this.#ended) return acquiring
-    const acquiredAt = here()
-    const lease = await acquiring
-    if (!this.#ended) {
-      this.#note(lease, acquiredAt)
-      return lease
-    }
-    await lease.release()
-    throw new LeaseRevokedError(this.#inner.name, 0, `the task "${this.#task}" that acquired it has ended`)
-  }
-
-  #note(lease: PostgresLease, acquiredAt: Error = here()): void {
-    if (this.#ended) return
-    // Those that are over are not kept for long by a task that acquires in a loop.
-    if (this.#held.size >= 64) for (const held of this.#held) if (held.over()) this.#held.delete(held)
-    this.#held.add({
-      acquiredAt,
-      since: performance.now(),
-      over: () => lease.released,
-      revoke: () => lease.destroy(`the task "${this.#task}" has ended`),
-    })
+  #take({ lease, here, since }: Held): void {
+    if (lease.released) return
+    const heldMs = Math.round(performance.now() - since)
+    this.#warn(
+      `The task "${this.#task}" has ended without releasing a lease of "${this.#pool.name}" (held for ${heldMs} ms); it is revoked. It was acquired here:\n${framesOf(here.stack)}`,
+    )
+    void lease.destroy(this.#reason)
   }
 }
 
-function here(): Error {
-  return new Error('It was acquired here')
+/** A transaction asks from deep inside of the pool. */
+const frames = 30
+
+function stackHere(): Error {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = frames
+  const error = new Error()
+  Error.stackTraceLimit = stackTraceLimit
+  return error
+}
+
+const ours = new URL('../', import.meta.url).href
+
+/** The stack from where the pool was called. */
+function framesOf(stack = ''): string {
+  const all = stack.split('\n').slice(1)
+  return all.filter((line) => !line.includes(ours)).join('\n') || all.join('\n')
 }
