@@ -33,10 +33,16 @@ interface Failure {
   readonly error: unknown
 }
 
+/**
+ *   room → next         the current life keeps no connections any more, has ended, or does not answer
+ *   next → leaving      the next life is ready, and takes the place of the current one
+ *   next, leaving → –   the next one has ended before, or the leaving one has
+ */
 interface Reload {
   readonly done: Done
-  /** While it waits for room: takes back the end of that. */
-  patience: (() => void) | undefined
+  stage: 'room' | 'next' | 'leaving'
+  /** Takes back the end of the wait for room. */
+  readonly hurry: () => void
   /** Why the next life does not get ready. */
   failure: Failure | undefined
 }
@@ -62,16 +68,16 @@ export interface End {
  *   next             in a reload the one that begins while the current one goes on
  *   leaving          in a reload the former one, which has been told to finish
  *   pause            takes the next restart back
- *   reload           first it waits for room, with neither next nor leaving: the limit has none for what two lives keep.
- *                    Then for the next one to be ready, then for the leaving one to end
+ *   reload           waits for room (the limit has none for what two lives keep), for the next, then for the leaving one
  *
  * Always, at the end of every method
  *   1. what has begun has one role, until it has ended: none is forgotten
- *   2. next and leaving are there in a reload only, and not both
- *   3. a pause is only in `restarting`, without a reload and a current life: so there is never a second one that begins
- *   4. in `ready` there is a current life
- *   5. in `restarting` there is a current life, a pause or a reload: it goes on
- *   6. in `failed` there is no current life, in `stopping` neither a pause nor a wait for room
+ *   2. there is a next life in the stage of a reload that waits for it, and only then; likewise a leaving one
+ *   3. a pause is only in `restarting`, with no current life and no reload that brings one: never do two begin at a time
+ *   4. in `ready` there is a current life; in `restarting` one, a pause, or a reload that brings one: it goes on
+ *   5. in `failed` there is no current life
+ *   6. in `stopping` there is neither a pause nor a wait for room: nothing begins
+ * `assertInvariants()` checks 2–6.
  */
 export class SeatMachine<L extends { readonly startedAt: number }> {
   readonly #host: SeatHost<L>
@@ -109,10 +115,10 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
     if (this.state === 'stopping') return done()
     this.#pause?.()
     this.#pause = undefined
-    this.#reload = { done, patience: undefined, failure: undefined }
-    if (!this.current) return this.#beginNext()
-    this.#reload.patience = this.#host.after(roomMs, () => this.#beginNext())
-    this.#host.keep(this.current, 'none')
+    const hurry = this.#host.after(roomMs, () => this.#beginNext())
+    this.#reload = { done, stage: 'room', hurry, failure: undefined }
+    if (this.current) this.#host.keep(this.current, 'none')
+    else this.#beginNext()
   }
 
   /** No other life begins. Returns those that are to end. */
@@ -120,7 +126,7 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
     this.#pause?.()
     this.#pause = undefined
     this.#move('stopping')
-    if (this.#reload?.patience) this.#reloaded()
+    if (this.#reload?.stage === 'room') this.#reloaded()
     return [this.current, this.next, this.leaving].filter((life) => life !== undefined)
   }
 
@@ -140,7 +146,7 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
 
   /** It keeps no connections any more. */
   kept(life: L): void {
-    if (life === this.current && this.#reload?.patience) this.#beginNext()
+    if (life === this.current) this.#beginNext()
   }
 
   /** Its thread is no more; said of every life, once, and last. */
@@ -157,6 +163,23 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
     }
   }
 
+  /** @internal */
+  assertInvariants(): void {
+    const { state, current, next, leaving } = this
+    const stage = this.#reload?.stage
+    const brings = stage === 'room' || stage === 'next'
+    const pauses = this.#pause !== undefined
+    const holds = (rule: number, is: boolean): void => {
+      if (!is) throw new Error(`invariant ${rule} of a seat is broken (${state}, reload: ${stage})`)
+    }
+    holds(2, (stage === 'next') === (next !== undefined) && (stage === 'leaving') === (leaving !== undefined))
+    holds(3, !pauses || (state === 'restarting' && !current && !brings))
+    holds(4, state !== 'ready' || current !== undefined)
+    holds(4, state !== 'restarting' || current !== undefined || pauses || brings)
+    holds(5, state !== 'failed' || current === undefined)
+    holds(6, state !== 'stopping' || (!pauses && stage !== 'room'))
+  }
+
   #move(to: ServerState): void {
     this.state = to
     this.#host.changed()
@@ -171,13 +194,14 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
   #reloaded(failure?: Failure): void {
     const reload = this.#reload
     this.#reload = undefined
-    reload?.patience?.()
+    reload?.hurry()
     reload?.done(failure)
   }
 
   #beginNext(): void {
-    this.#reload?.patience?.()
-    if (this.#reload) this.#reload.patience = undefined
+    if (this.#reload?.stage !== 'room') return
+    this.#reload.stage = 'next'
+    this.#reload.hurry()
     this.next = this.#host.begin()
   }
 
@@ -186,6 +210,7 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
     this.next = undefined
     this.current = life
     this.leaving = former
+    if (this.#reload) this.#reload.stage = 'leaving'
     this.#ends = []
     this.#shortLives = 0
     this.#move('ready')
@@ -209,17 +234,17 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
     const now = this.#host.now()
     this.#shortLives = now - startedAt > soundAfterMs ? 0 : this.#shortLives + 1
     this.#ends = [...this.#ends.filter((at) => now - at < windowMs), now]
-    // A reload is to bring it back whatever there was.
-    if (this.#ends.length > this.#maxRestarts && !this.#reload) {
+    // A reload that has not brought one yet is to bring it, whatever there was.
+    const isReplaced = this.#reload !== undefined && this.#reload.stage !== 'leaving'
+    if (this.#ends.length > this.#maxRestarts && !isReplaced) {
       this.#move('failed')
       return this.#host.givenUp(why, this.#ends.length, cause)
     }
     this.restarts++
     this.#move('restarting')
-    if (this.#reload) {
+    if (isReplaced) {
       this.#host.restarts(why, 0)
-      if (this.#reload.patience) this.#beginNext()
-      return
+      return this.#beginNext()
     }
     const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** Math.max(0, this.#shortLives - 1))
     this.#host.restarts(why, pauseMs)

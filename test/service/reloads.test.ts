@@ -17,7 +17,7 @@ beforeAll(async () => {
 
 afterAll(() => database.drop())
 
-function create(options: Partial<ServiceOptions>): Service<unknown> {
+function create(options: Partial<ServiceOptions<unknown>>): Service<unknown> {
   const limit = { name: `reloads ${++names}`, connections: 6 }
   return createService({ url: database.url, limit, signals: false, ...options })
 }
@@ -143,6 +143,19 @@ describe('Service.reload()', () => {
     for (const _ of before) expect((await ask(undefined, portOf(service), '/query'))[0]).toBe('answered')
   })
 
+  test('that fails leaves a thread that listens on a channel the `min` that it had', async () => {
+    warnings()
+    const data = { lives: words(), failFrom: 2, hears: true }
+    await using service = create({ pool: { min: 1 }, servers: { http: { module, data } } })
+    await service.start()
+    const mins = (): unknown => service.pool.stats().broker?.members.map(({ min }) => min)
+    await expect.poll(mins, { timeout: 10_000 }).toEqual([1, 2])
+    for (let n = 2; n < 4; n++) {
+      await expect(service.reload()).rejects.toThrow(`no life ${n}`)
+      await expect.poll(mins, { timeout: 10_000 }).toEqual([1, 2])
+    }
+  })
+
   test('waits for no thread that is blocked, and goes on to those after it', async () => {
     warnings()
     const living = threads()
@@ -166,5 +179,19 @@ describe('Service.reload()', () => {
     await expect.poll(query, { timeout: 10_000 }).toEqual(['answered', '1'])
     await service.close()
     expect(living.size).toBe(0)
+  })
+
+  test('ends one that stays blocked, also where servers may take any time to stop', async () => {
+    warnings()
+    const living = threads()
+    const blocks = words(2)
+    await using service = create({ closeTimeoutMs: Infinity, servers: { http: { module, data: { blocks } } } })
+    await service.start()
+    const [old] = living
+    void ask(undefined, portOf(service), '/blocks')
+    await expect.poll(() => blocks[0], { timeout: 10_000 }).toBe(1)
+    await service.reload()
+    expect(living.size).toBe(1)
+    expect(living).not.toContain(old)
   })
 })
