@@ -55,6 +55,8 @@ export class Job implements Linked<Job> {
   startedAt = 0
   /** What its thread has replied: it may come before the thread is known to be free. */
   reply: TaskReply | undefined
+  /** Its caller waits no longer. */
+  isGivenUp = false
   killer: NodeJS.Timeout | undefined
 
   constructor(details: {

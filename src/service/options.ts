@@ -91,6 +91,11 @@ export interface TasksOptions<M> {
    * @default 5_000, or Infinity with a `concurrency` above 1
    */
   killAfterMs?: number
+  /**
+   * How long a thread may take to load the module, in ms. One that has not by then is ended.
+   * @default 30_000
+   */
+  startTimeoutMs?: number
 }
 
 export interface ServerOptions {
@@ -163,7 +168,7 @@ function checkInstrument(instrument: unknown): void {
   throw optionTypeError('instrument', `instrument must be new URL('./module.js', import.meta.url).`)
 }
 
-const taskKeys = ['module', 'workers', 'concurrency', 'maxQueue', 'killAfterMs']
+const taskKeys = ['module', 'workers', 'concurrency', 'maxQueue', 'killAfterMs', 'startTimeoutMs']
 
 /** One module of tasks, or several by name. */
 function checkTasks(tasks: object): void {
@@ -186,6 +191,7 @@ function checkGroup(prefix: string, tasks: TasksOptions<unknown>): void {
   count(`${prefix}.concurrency`, tasks.concurrency)
   countOrNoEnd(`${prefix}.maxQueue`, tasks.maxQueue)
   duration(`${prefix}.killAfterMs`, tasks.killAfterMs, 0, { endless: true })
+  duration(`${prefix}.startTimeoutMs`, tasks.startTimeoutMs, 0, { from: 1, endless: true })
 }
 
 function isSignal(value: unknown): boolean {

@@ -212,11 +212,12 @@ export class Service<M> implements AsyncDisposable {
   }
 
   /**
-   * Whether it is up: it has started and is not closing, every server has a thread that is ready, and none has been given
-   * up. Reads what is known; asks nobody.
+   * Whether it is up: it has started and is not closing, every server has a thread that is ready, none has been given
+   * up, and no module of tasks has only threads that keep ending. Reads what is known; asks nobody.
    */
   ready(): boolean {
-    return this.#phase === 'running' && (this.#servers?.isReady() ?? true)
+    if (this.#phase !== 'running') return false
+    return (this.#servers?.isReady() ?? true) && (this.#tasks?.isReady() ?? true)
   }
 
   /** One round trip to the database through the main thread's pool, within a deadline. Rejects when it fails. */
@@ -291,9 +292,9 @@ export class Service<M> implements AsyncDisposable {
     await before?.({ pool: this.pool })
     this.#goOn()
     // Without any it is there for servers that ask for one.
-    this.#tasks = new TaskGroups(tasks ?? {}, this.#shared)
+    this.#tasks = new TaskGroups(tasks ?? {}, this.#shared, () => this.#showStatus())
     if (tasks) {
-      await this.#tasks.load()
+      await this.#tasks.start()
       this.#goOn()
     }
     this.#servers = this.#makeServers()

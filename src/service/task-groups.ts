@@ -22,20 +22,32 @@ export class TaskGroups {
   /** One module whose tasks are called by their own names. */
   readonly #single: boolean
 
-  constructor(tasks: TasksOptions<unknown> | Readonly<Record<string, TasksOptions<unknown>>>, shared: ThreadData) {
+  /** `onChange` is called when `isReady()` may have changed. */
+  constructor(
+    tasks: TasksOptions<unknown> | Readonly<Record<string, TasksOptions<unknown>>>,
+    shared: ThreadData,
+    onChange: () => void,
+  ) {
     this.#service = shared.service
     this.#single = isSingle(tasks)
     process.on('workerMessage', this.#onMessage)
     const groups = isSingle(tasks) ? { [onlyGroup]: tasks } : tasks
-    for (const [group, options] of Object.entries(groups)) this.#groups.set(group, workersOf(group, options, shared))
+    for (const [group, options] of Object.entries(groups)) {
+      this.#groups.set(group, workersOf(group, options, shared, onChange))
+    }
   }
 
   readonly send: Send = (request, tell) => this.#send(request, undefined, tell)
 
-  /** Resolves when a worker of each group has loaded its module; rejects with the reason if one cannot be loaded. */
-  async load(): Promise<void> {
-    const replies = await Promise.all([...this.#groups.values()].map((group) => group.load()))
+  /** Starts all threads. Resolves when one of each group has loaded its module; rejects if one cannot be loaded. */
+  async start(): Promise<void> {
+    const replies = await Promise.all([...this.#groups.values()].map((group) => group.start()))
     for (const reply of replies) if (!reply.ok) throw fromWire(reply.error)
+  }
+
+  /** Whether no group has only threads that keep ending. */
+  isReady(): boolean {
+    return [...this.#groups.values()].every((group) => group.isReady)
   }
 
   /** How many tasks of that name's group run at a time. */
@@ -54,7 +66,7 @@ export class TaskGroups {
     const groups = [...this.#groups.values()]
     // A task of one group may ask for one of another until the last has ended.
     do await Promise.race([Promise.all(groups.map((group) => group.finish())), deadline])
-    while (!over && groups.some((group) => group.running.size > 0))
+    while (!over && groups.some((group) => group.isBusy))
     await Promise.all(groups.map((group) => group.close(deadline)))
     process.off('workerMessage', this.#onMessage)
   }
@@ -95,15 +107,20 @@ export function isSingle(tasks: object): tasks is TasksOptions<unknown> {
   return typeof (tasks as { module?: { href?: unknown } }).module?.href === 'string'
 }
 
-function workersOf(group: string, options: TasksOptions<unknown>, shared: ThreadData): TaskWorkers {
-  const { module, workers = defaultWorkers, concurrency = 1, maxQueue = Infinity } = options
+function workersOf(
+  group: string,
+  options: TasksOptions<unknown>,
+  shared: ThreadData,
+  onChange: () => void,
+): TaskWorkers {
+  const { module, workers = defaultWorkers, concurrency = 1, maxQueue = Infinity, startTimeoutMs = 30_000 } = options
   const { killAfterMs = concurrency > 1 ? Infinity : 5_000 } = options
   // A thread that computes gives nothing back meanwhile: it keeps one idle connection at the most, and none for good. One
   // that runs several tasks has as many in use, which are idle all at once, and would be opened anew a moment later.
   const { max = concurrency, maxIdle = concurrency > 1 ? max : Math.min(1, max), ...others } = shared.pool
   const pool = { ...others, min: 0, max, maxIdle }
   const data: TaskThreadData = { ...shared, module: module.href, group, pool }
-  return new TaskWorkers({ workers, concurrency, maxQueue, killAfterMs, data })
+  return new TaskWorkers({ workers, concurrency, maxQueue, killAfterMs, startTimeoutMs, data, onChange })
 }
 
 /** Why no task can be run now. */

@@ -1,8 +1,7 @@
-import { Piscina } from 'piscina'
 import { performance } from 'node:perf_hooks'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
-import { TaskError, WorkerLostError, messageOf } from '../errors.ts'
+import { TaskError, WorkerLostError } from '../errors.ts'
 import { Histogram } from '../histogram.ts'
 import type { HistogramStats } from '../histogram.ts'
 import { createCallWords, threadOf } from './abort.ts'
@@ -12,37 +11,43 @@ import { TaskDeadlockError, TaskQueueFullError } from './errors.ts'
 import { JobQueue } from './job-queue.ts'
 import { Job, canEnd } from './job.ts'
 import type { JobPlace, Sent, TaskRequest } from './job.ts'
-import { piscinaOptions } from './piscina.ts'
+import { TaskSeat } from './task-seat.ts'
 import type { ThreadPort } from './thread-port.ts'
 import type { TaskCall, TaskThreadData } from './thread.ts'
 import { toWire } from './wire.ts'
-
-const entry = new URL('../../workers/watched-task.js', import.meta.url)
-/** After a thread that ended while calls wait for one: doubled with each that ends before any has replied. */
-const firstNudgeMs = 20
-const longestNudgeMs = 500
 
 export interface TaskWorkersOptions {
   readonly workers: number
   readonly concurrency: number
   readonly maxQueue: number
   readonly killAfterMs: number
+  readonly startTimeoutMs: number
   readonly data: TaskThreadData
+  /** Called when `isReady` may have changed. */
+  readonly onChange: () => void
 }
 
 /** What some task workers have done, since the service has started. */
 export interface TaskStats {
   /** Threads that live, those that start included. */
   readonly workers: number
+  /** Threads that are missing, or start again, after others that ended before they were of any use: they have to pause. */
+  readonly workersRestarting: number
   /** Tasks that run, those whose callers have given up included. */
   readonly running: number
   readonly queued: number
-  /** Tasks that have replied: with a result, or with what they threw. */
+  /** Tasks that have replied: with a result, */
   readonly completed: number
+  /** or with what they threw, or that there is no such task, or that the result cannot cross. */
   readonly failed: number
-  /** Refused since `maxQueue` others were waiting, or since they could never have started. */
+  /** Tasks whose thread has ended before they had replied. */
+  readonly lost: number
+  /**
+   * Calls that have not begun: `maxQueue` others were waiting, or they could never have started, or the service was closed,
+   * or the input cannot cross.
+   */
   readonly refused: number
-  /** Calls given up by their callers. */
+  /** Calls given up by their callers. Those that ran by then are one of the others, too, once they end. */
   readonly givenUp: number
   /** Threads that ended under way, */
   readonly workersLost: number
@@ -54,23 +59,23 @@ export interface TaskStats {
 }
 
 /** What a reply is counted as. */
-type Count = 'completed' | 'failed' | 'refused' | 'givenUp' | 'workersLost' | 'workersKilled'
+type Count = 'completed' | 'failed' | 'lost' | 'refused' | 'givenUp' | 'workersLost' | 'workersKilled'
 
 /**
- * The threads that run the tasks of one module. Piscina owns the threads; the queue is here, so that it has a limit and
- * an order, and a call that is given up leaves it.
+ * The threads that run the tasks of one module. The queue is here, not in Piscina, so that it has a limit and an order,
+ * and a call that is given up leaves it.
  *
  * Always
- *   1. running.size <= workers × concurrency, and queue.size === 0 unless they are equal
+ *   1. running.size <= workers × concurrency, and queue.size === 0 unless no seat has room
  *   2. a job is in `queue` or in `running` until its reply is settled; in `running` until its thread is free of it
  */
 export class TaskWorkers implements JobPlace {
   readonly running: Set<Job> = new Set()
   readonly capacity: number
   readonly #options: TaskWorkersOptions
-  readonly #piscina: Piscina
+  readonly #seats: readonly TaskSeat[]
   readonly #queue = new JobQueue()
-  /** Those that run. */
+  /** Those that run, and those that only load the module. */
   readonly #byId = new Map<number, Job>()
   readonly #threads = new Map<number, ThreadPort>()
   readonly #waits = new Histogram()
@@ -78,6 +83,7 @@ export class TaskWorkers implements JobPlace {
   readonly #counts: Record<Count, number> = {
     completed: 0,
     failed: 0,
+    lost: 0,
     refused: 0,
     givenUp: 0,
     workersLost: 0,
@@ -86,40 +92,48 @@ export class TaskWorkers implements JobPlace {
   #closing = false
   #closed = false
   #ids = 0
-  #nudge: NodeJS.Timeout | undefined
-  #nudgeMs = firstNudgeMs
   #idle: Deferred<void> | undefined
 
   constructor(options: TaskWorkersOptions) {
     this.#options = options
-    const { workers, concurrency, data } = options
+    const { workers, concurrency, startTimeoutMs, data } = options
     this.capacity = workers * concurrency
-    this.#piscina = new Piscina({
-      ...piscinaOptions,
-      filename: entry.href,
-      minThreads: workers,
-      maxThreads: workers,
-      idleTimeout: Infinity,
-      concurrentTasksPerWorker: concurrency,
-      recordTiming: false,
-      workerData: data,
-    })
-    // A thread that died has rejected its tasks already; there is nobody else to tell.
-    this.#piscina.on('error', (error: unknown) => {
-      if (!this.#closed) process.emitWarning(`A task worker failed: ${messageOf(error)}`, 'MillpondWarning')
-    })
-    this.#piscina.on('workerDestroy', () => this.#lost())
+    this.#seats = Array.from(
+      { length: workers },
+      () =>
+        new TaskSeat({
+          concurrency,
+          startTimeoutMs,
+          data,
+          load: (seat) => this.#load(seat),
+          onChange: () => {
+            this.#next()
+            options.onChange()
+          },
+          onLost: () => void this.#counts.workersLost++,
+          isWaitedFor: () => this.#queue.size > 0,
+        }),
+    )
   }
 
+  /** Whether there is room, or will be when all threads are there. */
   get hasRoom(): boolean {
     return this.running.size < this.capacity
   }
 
-  /** Resolves when a worker has loaded the module of tasks; rejects with the reason if it cannot be loaded. */
-  async load(): Promise<TaskReply> {
-    const task = 'the module of tasks'
-    const request: TaskRequest = { task, input: nothing, words: createCallWords(), priority: Infinity }
-    return this.send(request, undefined, undefined, () => {}).reply
+  /** Something runs, or waits. */
+  get isBusy(): boolean {
+    return this.running.size > 0 || this.#queue.size > 0
+  }
+
+  /** Whether not all of its threads pause since they keep ending. */
+  get isReady(): boolean {
+    return this.#seats.some((seat) => seat.state !== 'restarting')
+  }
+
+  /** Starts the threads. Resolves when one has loaded the module, or with the reason if it cannot be loaded. */
+  async start(): Promise<TaskReply> {
+    return Promise.race(this.#seats.map((seat) => seat.begin()))
   }
 
   /** Throws if it is refused. */
@@ -131,10 +145,12 @@ export class TaskWorkers implements JobPlace {
   ): Sent {
     const { task } = request
     if (parent ? this.#closed : this.#closing) {
+      this.#counts.refused++
       throw new TaskError(task, `Cannot run "${task}": the service is closing.`)
     }
     const job = new Job({ id: ++this.#ids, request, exported, place: this, parent, tell })
-    if (this.hasRoom) this.#start(job)
+    const seat = this.#freest()
+    if (seat) this.#start(job, seat)
     else {
       try {
         this.#admit(job)
@@ -144,6 +160,7 @@ export class TaskWorkers implements JobPlace {
         throw error
       }
       this.#queue.push(job)
+      for (const one of this.#seats) one.want()
     }
     return { reply: job.settled.promise, giveUp: () => this.#giveUp(job) }
   }
@@ -162,7 +179,8 @@ export class TaskWorkers implements JobPlace {
 
   stats(): TaskStats {
     return {
-      workers: this.#piscina.threads.length,
+      workers: this.#seats.filter((seat) => seat.isAlive).length,
+      workersRestarting: this.#seats.filter((seat) => seat.state === 'restarting').length,
       running: this.running.size,
       queued: this.#queue.size,
       ...this.#counts,
@@ -174,7 +192,7 @@ export class TaskWorkers implements JobPlace {
   /** From now on only running tasks may ask for others. Resolves when nothing runs or waits. */
   async finish(): Promise<void> {
     this.#closing = true
-    if (this.running.size === 0) return
+    if (!this.isBusy) return
     this.#idle ??= deferred<void>()
     await this.#idle.promise
   }
@@ -182,105 +200,137 @@ export class TaskWorkers implements JobPlace {
   /** Pools close, threads end. What still runs at the deadline is cut off, and what waits is refused. */
   async close(deadline: Promise<void>): Promise<void> {
     this.#closing = this.#closed = true
-    clearTimeout(this.#nudge)
+    for (const seat of this.#seats) seat.stop()
     for (let job = this.#queue.shift(); job; job = this.#queue.shift()) {
       const { task } = job.request
-      this.#settle(job, failed(new TaskError(task, `Cannot run "${task}": the service was closed.`)))
+      this.#counts.refused++
+      job.settle(failed(new TaskError(task, `Cannot run "${task}": the service was closed.`)))
     }
     await Promise.race([Promise.all([...this.#threads.values()].map((thread) => thread.close())), deadline])
-    await this.#piscina.destroy()
+    await Promise.all(this.#seats.map((seat) => seat.close()))
   }
 
   #admit(job: Job): void {
     const { parent, request } = job
     // Not in the queue yet, it counts there already.
     if (parent && !canEnd(parent)) throw new TaskDeadlockError(request.task, parent.request.task)
-    if (this.#queue.size >= this.#options.maxQueue) {
+    // What threads that are missing will run does not count.
+    const waiting = this.running.size + this.#queue.size - this.capacity
+    if (waiting >= this.#options.maxQueue) {
       throw new TaskQueueFullError(request.task, this.#queue.size, this.#options.maxQueue)
     }
   }
 
-  #start(job: Job): void {
-    const { request, exported } = job
-    const { task, input, words } = request
+  /** The one with the fewest tasks, of those that have room. */
+  #freest(): TaskSeat | undefined {
+    let freest: TaskSeat | undefined
+    for (const seat of this.#seats) {
+      if (seat.hasRoom && (!freest || seat.jobs.size < freest.jobs.size)) freest = seat
+      if (freest?.jobs.size === 0) break
+    }
+    return freest
+  }
+
+  /** Starts what waits, as far as there is room. */
+  #next(): void {
+    while (this.#queue.size > 0) {
+      const seat = this.#freest()
+      const job = seat && this.#queue.shift()
+      if (!job) return
+      this.#start(job, seat)
+    }
+    if (this.isBusy) return
+    this.#idle?.resolve()
+    this.#idle = undefined
+  }
+
+  #start(job: Job, seat: TaskSeat): void {
+    const { request } = job
     job.startedAt = performance.now()
-    if (exported !== undefined) this.#waits.record(job.startedAt - job.queuedAt)
+    this.#waits.record(job.startedAt - job.queuedAt)
     this.running.add(job)
     this.#byId.set(job.id, job)
-    const call: TaskCall = { id: job.id, task, exported, input, words }
-    // Piscina gets no signal: it would give the task a worker of its own, and end that thread to stop it.
-    const sent = this.#piscina.run(call, { transferList: [...(input.transfer ?? [])] }) as Promise<number>
-    sent.then(
-      (threadId) => this.#ended(job, threadId),
-      (cause: unknown) => this.#ended(job, undefined, cause),
+    seat.jobs.add(job)
+    seat.run(callOf(job), request.input.transfer).then(
+      (threadId) => this.#ended(job, seat, threadId),
+      (cause: unknown) => this.#ended(job, seat, undefined, cause),
     )
   }
 
   /** The thread is free of it. */
-  #ended(job: Job, threadId: number | undefined, cause?: unknown): void {
-    // What it has posted before it told Piscina is there, though the event may be still to come.
-    this.#threads.get(threadId ?? threadOf(job.request.words))?.drain()
+  #ended(job: Job, seat: TaskSeat, threadId: number | undefined, cause?: unknown): void {
+    const reply = this.#replyOf(job, threadId)
     this.running.delete(job)
-    this.#byId.delete(job.id)
-    if (job.exported !== undefined) this.#runs.record(performance.now() - job.startedAt)
-    this.#settle(job, job.reply ?? failed(lostOrRefused(job.request, cause)))
-    const next = this.#queue.shift()
-    if (next) this.#start(next)
-    else if (this.running.size === 0) {
-      this.#idle?.resolve()
-      this.#idle = undefined
+    seat.jobs.delete(job)
+    this.#runs.record(performance.now() - job.startedAt)
+    if (reply) {
+      if (threadId !== undefined) seat.wasOfUse = true
+      this.#counts[reply.ok ? 'completed' : 'failed']++
+      job.settle(reply)
+    } else {
+      this.#counts[isCloneError(cause) ? 'refused' : 'lost']++
+      job.settle(failed(lostOrRefused(job.request, cause)))
     }
+    this.#next()
   }
 
-  #settle(job: Job, reply: TaskReply): void {
-    if (job.reply) this.#nudgeMs = firstNudgeMs
-    if (job.exported !== undefined) this.#counts[reply.ok ? 'completed' : 'failed']++
-    job.settle(reply)
+  #replyOf(job: Job, threadId: number | undefined): TaskReply | undefined {
+    // What it has posted before it told Piscina is there, though the event may be still to come.
+    this.#threads.get(threadId ?? threadOf(job.request.words))?.drain()
+    this.#byId.delete(job.id)
+    return job.reply
+  }
+
+  /** Has a thread load the module: a call that runs nothing. */
+  async #load(seat: TaskSeat): Promise<TaskReply> {
+    const task = 'the module of tasks'
+    const request: TaskRequest = { task, input: nothing, words: createCallWords(), priority: 0 }
+    const job = new Job({
+      id: ++this.#ids,
+      request,
+      exported: undefined,
+      place: this,
+      parent: undefined,
+      tell: () => {},
+    })
+    this.#byId.set(job.id, job)
+    try {
+      const reply = this.#replyOf(job, await seat.run(callOf(job)))
+      return reply ?? failed(lostOrRefused(request, undefined))
+    } catch (cause) {
+      return this.#replyOf(job, undefined) ?? failed(lostOrRefused(request, cause))
+    }
   }
 
   #giveUp(job: Job): void {
+    const isQueued = this.#queue.remove(job)
+    // Its caller's thread may end after its caller has left.
+    if (job.isGivenUp || !(isQueued || this.running.has(job))) return
     const { task, words } = job.request
+    job.isGivenUp = true
     this.#counts.givenUp++
-    if (this.#queue.remove(job)) {
+    if (isQueued) {
       job.settle(failed(new TaskError(task, `The task "${task}" was given up.`)))
-      return
+      return this.#next()
     }
     const { killAfterMs } = this.#options
-    if (!this.running.has(job) || killAfterMs === Infinity) return
+    if (killAfterMs === Infinity) return undefined
     job.killer = setTimeout(() => {
-      const threadId = threadOf(words)
       // One that has not begun ends as soon as it does.
-      const worker = threadId === 0 ? undefined : this.#piscina.threads.find((one) => one.threadId === threadId)
-      if (!worker || !this.running.has(job)) return
+      if (!this.running.has(job) || threadOf(words) === 0) return
       this.#counts.workersKilled++
       process.emitWarning(
         `The task "${task}" went on for ${killAfterMs} ms after its caller had given up: its thread is ended`,
         'MillpondWarning',
       )
-      void worker.terminate()
+      this.#seats.find((seat) => seat.jobs.has(job))?.kill()
     }, killAfterMs)
+    return undefined
   }
+}
 
-  #lost(): void {
-    if (this.#closed) return
-    this.#counts.workersLost++
-    this.#nudgeLater()
-  }
-
-  /**
-   * Piscina replaces a thread that ends, but not one that ends while it starts; nor any other from then on before it
-   * is asked to run something. If calls wait there, it has to be asked.
-   */
-  #nudgeLater(): void {
-    this.#nudge ??= setTimeout(() => {
-      this.#nudge = undefined
-      if (this.#closed || this.running.size === 0 || this.#piscina.threads.length >= this.#options.workers) return
-      this.#nudgeMs = Math.min(longestNudgeMs, this.#nudgeMs * 2)
-      const call: TaskCall = { id: 0, task: '', exported: undefined, input: nothing, words: createCallWords() }
-      this.#piscina.run(call).catch(() => undefined)
-      this.#nudgeLater()
-    }, this.#nudgeMs).unref()
-  }
+function callOf({ id, exported, request: { task, input, words } }: Job): TaskCall {
+  return { id, task, exported, input, words }
 }
 
 const nothing: Parcel = { value: undefined }

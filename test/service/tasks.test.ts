@@ -381,6 +381,28 @@ describe('giving up', () => {
     expect(service.stats().tasks['tasks']).toMatchObject({ workersLost: 0 })
   })
 
+  test('a call is given up once, by its signal or by the end of its caller’s thread', async () => {
+    const service = await start({ workers: 2, killAfterMs: Infinity })
+    const word = words()
+    expect(await thrownBy(service.run('abandons', word))).toBeInstanceOf(WorkerLostError)
+    Atomics.store(word, 0, 1)
+    // All ports are closed then.
+    await service.close()
+    expect(service.stats().tasks['tasks']).toMatchObject({ givenUp: 1, completed: 1, lost: 1, failed: 0 })
+  })
+
+  test('what waits when the service has to close is refused', async () => {
+    const service = await start({ workers: 1 }, { closeTimeoutMs: 100 })
+    const word = words()
+    const runs = thrownBy(service.run('gate', { word, deaf: true }))
+    await expect.poll(() => word[1]).toBe(1)
+    const waits = thrownBy(service.run('whoami'))
+    await service.close()
+    expect(await runs).toBeInstanceOf(WorkerLostError)
+    expect(await waits).toMatchObject({ code: 'ERR_TASK', message: expect.stringContaining('was closed') })
+    expect(service.stats().tasks['tasks']).toMatchObject({ lost: 1, refused: 1, failed: 0 })
+  })
+
   test('what is thrown where nobody catches it costs the worker: its tasks reject, with that as the cause', async () => {
     await using service = await start({ workers: 1, concurrency: 2 })
     const word = words()

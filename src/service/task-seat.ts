@@ -1,0 +1,188 @@
+import { Piscina } from 'piscina'
+import { performance } from 'node:perf_hooks'
+import type { Transferable } from 'node:worker_threads'
+import { Backoff } from '../backoff.ts'
+import { deferred } from '../deferred.ts'
+import type { Deferred } from '../deferred.ts'
+import { PoolError, messageOf } from '../errors.ts'
+import type { Job } from './job.ts'
+import type { TaskReply } from './parcel.ts'
+import { piscinaOptions } from './piscina.ts'
+import type { TaskCall, TaskThreadData } from './thread.ts'
+import { fromWire, toWire } from './wire.ts'
+
+const entry = new URL('../../workers/watched-task.js', import.meta.url)
+/** A thread that has lived so long is not one that keeps failing. */
+const soundAfterMs = 10_000
+
+export interface TaskSeatOptions {
+  readonly concurrency: number
+  readonly startTimeoutMs: number
+  readonly data: TaskThreadData
+  /** Has the thread load the module; never rejects. */
+  readonly load: (seat: TaskSeat) => Promise<TaskReply>
+  /** Called whenever `state` has changed. */
+  readonly onChange: (seat: TaskSeat) => void
+  /** Its thread has ended under way. */
+  readonly onLost: () => void
+  /** Whether calls wait for a thread: only then a pause keeps the process alive. */
+  readonly isWaitedFor: () => boolean
+}
+
+export type TaskSeatState = 'starting' | 'ready' | 'restarting' | 'closed'
+
+/**
+ * The place of one task worker, in which one thread follows the other. Each thread has a Piscina of its own: that would
+ * start another one at once, or not at all if it ended while it started.
+ *
+ * State
+ *   starting     a thread loads the module, whose predecessor, if any, was not of those that keep failing
+ *   ready        it has loaded the module, or knows why it cannot; calls may be given to it
+ *   restarting   threads have ended before they were of any use: another one follows after a pause that doubles
+ *   closed       no other follows
+ */
+export class TaskSeat {
+  readonly #options: TaskSeatOptions
+  readonly #backoff = new Backoff(Math.random)
+  #state: TaskSeatState = 'starting'
+  /** That of the current thread, if there is one. */
+  #piscina: Piscina | undefined
+  #bornAt = 0
+  #startTimer: NodeJS.Timeout | undefined
+  #pause: NodeJS.Timeout | undefined
+  /** What its thread runs. */
+  readonly jobs: Set<Job> = new Set()
+  /** Whether its thread has replied to a call, */
+  wasOfUse = false
+  /** and whether it is to end for a task that does not. */
+  isKilled = false
+
+  constructor(options: TaskSeatOptions) {
+    this.#options = options
+  }
+
+  get state(): TaskSeatState {
+    return this.#state
+  }
+
+  /** Whether it has a thread, be it one that starts. */
+  get isAlive(): boolean {
+    return this.#piscina !== undefined
+  }
+
+  get hasRoom(): boolean {
+    return this.#state === 'ready' && this.jobs.size < this.#options.concurrency
+  }
+
+  /** Starts a thread. Resolves when it has loaded the module, or with the reason why not; never rejects. */
+  begin(): Promise<TaskReply> {
+    const { concurrency, data, load } = this.#options
+    this.#bornAt = performance.now()
+    this.wasOfUse = this.isKilled = false
+    const piscina = new Piscina({
+      ...piscinaOptions,
+      filename: entry.href,
+      minThreads: 1,
+      maxThreads: 1,
+      idleTimeout: Infinity,
+      concurrentTasksPerWorker: concurrency,
+      recordTiming: false,
+      workerData: data,
+    })
+    this.#piscina = piscina
+    // A thread that died has rejected its tasks already; there is nobody else to tell.
+    piscina.on('error', (error: unknown) => this.#warn(`failed: ${messageOf(error)}`))
+    piscina.on('workerDestroy', () => this.#lost(piscina))
+    const loaded = deferred<TaskReply>()
+    this.#limitStart(loaded)
+    void load(this).then((reply) => {
+      loaded.resolve(reply)
+      if (this.#piscina !== piscina || this.#state === 'closed') return
+      clearTimeout(this.#startTimer)
+      this.#move('ready')
+    })
+    return loaded.promise
+  }
+
+  /** Resolves when the thread is free of it; rejects if the thread ends before. */
+  async run(call: TaskCall, transferList: readonly Transferable[] = []): Promise<number> {
+    // Piscina gets no signal: it would give the task a worker of its own, and end that thread to stop it.
+    return (await this.#piscina?.run(call, { transferList: [...transferList] })) as number
+  }
+
+  /** Somebody waits for its thread. */
+  want(): void {
+    this.#pause?.ref()
+  }
+
+  kill(): void {
+    this.isKilled = true
+    this.#terminate()
+  }
+
+  /** No other thread follows this one. */
+  stop(): void {
+    this.#state = 'closed'
+    clearTimeout(this.#pause)
+    clearTimeout(this.#startTimer)
+  }
+
+  async close(): Promise<void> {
+    this.stop()
+    await this.#piscina?.destroy()
+  }
+
+  #limitStart(loaded: Deferred<TaskReply>): void {
+    const { startTimeoutMs, data } = this.#options
+    if (startTimeoutMs === Infinity) return
+    this.#startTimer = setTimeout(() => {
+      const error = new PoolError(
+        'ERR_TASK_START_TIMEOUT',
+        `The module of tasks ${data.module} was not loaded within ${startTimeoutMs} ms.`,
+      )
+      loaded.resolve({ ok: false, error: toWire(error) })
+      this.#terminate()
+    }, startTimeoutMs)
+  }
+
+  #terminate(): void {
+    for (const worker of this.#piscina?.threads ?? []) void worker.terminate()
+  }
+
+  #lost(piscina: Piscina): void {
+    if (this.#piscina !== piscina) return
+    this.#piscina = undefined
+    clearTimeout(this.#startTimer)
+    // From this moment on it starts no other.
+    void piscina.destroy()
+    if (this.#state === 'closed') return
+    const now = performance.now()
+    if (this.isKilled || now - this.#bornAt > soundAfterMs) this.#backoff.reset()
+    else if (!this.wasOfUse) this.#backoff.failed(undefined, this.#backoff.round, now)
+    const pauseMs = this.#backoff.until - now
+    this.#options.onLost()
+    if (pauseMs <= 0) {
+      this.#move('starting')
+      return this.#again()
+    }
+    this.#move('restarting')
+    this.#pause = setTimeout(() => this.#again(), pauseMs).unref()
+    if (this.#options.isWaitedFor()) this.want()
+  }
+
+  #again(): void {
+    void this.begin().then((reply) => {
+      // Nobody waits to hear.
+      if (!reply.ok) this.#warn(`failed: ${messageOf(fromWire(reply.error))}`)
+    })
+  }
+
+  #move(to: TaskSeatState): void {
+    this.#state = to
+    this.#options.onChange(this)
+  }
+
+  #warn(what: string): void {
+    if (this.#state !== 'closed') process.emitWarning(`A task worker ${what}`, 'MillpondWarning')
+  }
+}
