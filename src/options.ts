@@ -336,8 +336,8 @@ function fn<F>(option: string, value: F): F {
   throw optionTypeError(option, `${option} must be a function: got ${shown(value)}.`)
 }
 
-// An object is shown by its kind alone: it might hold a password.
-function shown(value: unknown): string {
+/** A value, for a message. An object is shown by its kind alone: it might hold a password. */
+export function shown(value: unknown): string {
   if (typeof value === 'string') return `'${value}'`
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object'
   return typeof value === 'function' ? 'a function' : String(value)

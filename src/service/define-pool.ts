@@ -1,4 +1,5 @@
 import { optionTypeError } from '../errors.ts'
+import { shown } from '../options.ts'
 import { createPool } from '../postgres/index.ts'
 import type { PostgresPool, PostgresPoolOptions, Types } from '../postgres/index.ts'
 
@@ -43,6 +44,9 @@ interface Defined {
  * ```
  */
 export function definePool<T extends Types = {}>(options: PoolDefinitionOptions<T> & { types?: T }): PoolDefinition<T> {
+  if (typeof options !== 'object' || options === null) {
+    throw optionTypeError('options', `definePool() takes the options of a pool, as in { url }: got ${shown(options)}.`)
+  }
   for (const key of ['limit', 'broker']) {
     if (Object.hasOwn(options, key)) {
       throw optionTypeError(key, `Cannot define a pool with "${key}": the service has its own "limit".`)

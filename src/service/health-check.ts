@@ -1,5 +1,5 @@
-import { PoolError } from '../errors.ts'
-import { duration } from '../options.ts'
+import { PoolError, optionTypeError } from '../errors.ts'
+import { duration, shown } from '../options.ts'
 import type { PostgresPool } from '../postgres/index.ts'
 
 export interface CheckOptions {
@@ -19,7 +19,7 @@ export interface CheckResult {
 
 /** One real round trip: takes a lease, asks the server, gives the lease back. Rejects when that fails or is late. */
 export async function roundTrip(pool: PostgresPool, options: CheckOptions = {}): Promise<CheckResult> {
-  const timeoutMs = duration('timeoutMs', options.timeoutMs, 2_000, { from: 1 })
+  const timeoutMs = checkTimeout('options', options)
   const startedAt = performance.now()
   const lease = await pool.acquire({ timeoutMs })
   const waitedMs = performance.now() - startedAt
@@ -42,4 +42,19 @@ export async function roundTrip(pool: PostgresPool, options: CheckOptions = {}):
   }
   await lease.release()
   return { durationMs: performance.now() - startedAt, waitedMs }
+}
+
+/** Checks options of a check. `option` is what they are called. */
+export function checkTimeout(option: string, options: unknown): number {
+  if (typeof options !== 'object' || options === null) {
+    throw optionTypeError(
+      option,
+      `${option} must be { timeoutMs }${option === 'check' ? ', true or false' : ''}: got ${shown(options)}.`,
+    )
+  }
+  const unknown = Object.keys(options).find((key) => key !== 'timeoutMs')
+  if (unknown !== undefined) {
+    throw optionTypeError(unknown, `Unknown option "${unknown}" of a check: allowed is timeoutMs.`)
+  }
+  return duration('timeoutMs', (options as CheckOptions).timeoutMs, 2_000, { from: 1 })
 }

@@ -1,10 +1,19 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { optionTypeError } from '../errors.ts'
+import { shown } from '../options.ts'
+import { checkTimeout } from './health-check.ts'
 import type { CheckOptions, CheckResult } from './health-check.ts'
 
 export interface HealthOptions {
-  /** Where it is asked whether the process lives. */
+  /**
+   * Where it is asked whether the process lives: a path, without a query.
+   * @default '/healthz'
+   */
   livePath?: string
-  /** Where it is asked whether it can serve. */
+  /**
+   * Where it is asked whether it can serve.
+   * @default '/readyz'
+   */
   readyPath?: string
   /**
    * Whether being ready takes a round trip to the database, within the time if one is given. A database that is down, or
@@ -44,7 +53,8 @@ export type HealthHandler = (request: IncomingMessage, response: ServerResponse)
  * ```
  */
 export function health(source: HealthSource, options: HealthOptions = {}): HealthHandler {
-  const { livePath = '/healthz', readyPath = '/readyz', check = false } = options
+  checkSource(source)
+  const { livePath, readyPath, check } = checked(options)
   // Probes that come meanwhile are content with the answer.
   let running: Promise<CheckResult> | undefined
   const roundTrip = (): Promise<CheckResult> => {
@@ -68,6 +78,31 @@ export function health(source: HealthSource, options: HealthOptions = {}): Healt
     }
     return true
   }
+}
+
+const optionNames = ['livePath', 'readyPath', 'check']
+
+function checkSource(source: Partial<HealthSource> | null | undefined): void {
+  if (typeof source?.ready === 'function' && typeof source.check === 'function') return
+  throw optionTypeError('source', `health() takes a service, or the context of a server: got ${shown(source)}.`)
+}
+
+function checked(options: HealthOptions): Required<HealthOptions> {
+  if (typeof options !== 'object' || options === null) {
+    throw optionTypeError('options', `health() takes its options as an object: got ${shown(options)}.`)
+  }
+  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
+  if (unknown !== undefined) {
+    throw optionTypeError(unknown, `Unknown option "${unknown}" of health(): allowed are ${optionNames.join(', ')}.`)
+  }
+  const { livePath = '/healthz', readyPath = '/readyz', check = false } = options
+  for (const [name, path] of Object.entries({ livePath, readyPath }) as [string, unknown][]) {
+    if (typeof path !== 'string' || !/^\/[^?]*$/.test(path)) {
+      throw optionTypeError(name, `${name} must be a path, as in '/healthz': got ${shown(path)}.`)
+    }
+  }
+  if (typeof check !== 'boolean') checkTimeout('check', check)
+  return { livePath, readyPath, check }
 }
 
 function answer(response: ServerResponse, status: number, body: object): void {

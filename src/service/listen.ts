@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { PoolError, optionRangeError, optionTypeError } from '../errors.ts'
+import { shown } from '../options.ts'
 import { Drain } from './listen-drain.ts'
 import { canSharePort } from './listen-share.ts'
 import type { FromServerThread, ListenAnswer } from './server-messages.ts'
@@ -164,14 +165,36 @@ function serverOf(app: Listenable): Server | undefined {
   return server instanceof Server ? server : undefined
 }
 
-function checked(app: unknown, { port = 0, host, requireReusePort = false }: ListenOptions): Wanted {
-  if (typeof (app as Partial<Listenable> | null)?.listen !== 'function') {
-    throw optionTypeError('server', 'listen() takes a server of node:http, or an app that has a listen() itself.')
+const optionNames = ['port', 'host', 'requireReusePort']
+
+function checked(app: unknown, options: unknown): Wanted {
+  if (typeof (app as Partial<Listenable> | null | undefined)?.listen !== 'function') {
+    throw optionTypeError(
+      'server',
+      `listen() takes a server of node:http, or an app that has a listen() itself: got ${shown(app)}.`,
+    )
   }
-  if (typeof port !== 'number') throw optionTypeError('port', `port must be a number: got a ${typeof port}.`)
+  if (typeof options !== 'object' || options === null) {
+    throw optionTypeError(
+      'options',
+      `listen() takes its options as an object, as in { port: 8080 }: got ${shown(options)}.`,
+    )
+  }
+  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
+  if (unknown !== undefined) {
+    throw optionTypeError(unknown, `Unknown option "${unknown}" of listen(): allowed are ${optionNames.join(', ')}.`)
+  }
+  const { port = 0, host, requireReusePort = false } = options as Record<keyof ListenOptions, unknown>
+  const allowed = 'port must be a whole number from 0 to 65535'
+  if (typeof port !== 'number') throw optionTypeError('port', `${allowed}: got ${shown(port)}.`)
   if (!Number.isInteger(port) || port < 0 || port > 65_535) {
-    throw optionRangeError('port', `port must be a whole number from 0 to 65535: got ${port}.`)
+    throw optionRangeError('port', `${allowed}: got ${port}.`)
   }
-  if (host !== undefined && typeof host !== 'string') throw optionTypeError('host', 'host must be a string.')
+  if (host !== undefined && typeof host !== 'string') {
+    throw optionTypeError('host', `host must be a string: got ${shown(host)}.`)
+  }
+  if (typeof requireReusePort !== 'boolean') {
+    throw optionTypeError('requireReusePort', `requireReusePort must be true or false: got ${shown(requireReusePort)}.`)
+  }
   return { port, host, requireReusePort }
 }

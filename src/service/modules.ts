@@ -1,6 +1,8 @@
 import type { Transferable } from 'node:worker_threads'
 import type { PostgresPool } from '../postgres/index.ts'
 import { optionTypeError } from '../errors.ts'
+import { shown } from '../options.ts'
+import { redact } from '../postgres/url.ts'
 import type { Cloned } from './cloned.ts'
 import type { DefinedTypes } from './define-pool.ts'
 
@@ -100,11 +102,15 @@ export interface RunOptions {
   /** Gives up: the call rejects with `signal.reason` at once, and the task is told. */
   signal?: AbortSignal
   /**
-   * Gives up with a `TaskTimeoutError` when the task is not done by then, waiting for a worker included.
+   * Gives up with a `TaskTimeoutError` when the task is not done by then, waiting for a worker included. In ms, from the
+   * call on.
    * @default Infinity
    */
   timeoutMs?: number
-  /** What of the input is moved instead of being copied. It is of no more use here. */
+  /**
+   * What of the input is moved instead of being copied. It is of no more use here.
+   * @default []
+   */
   transfer?: readonly Transferable[]
   /**
    * Of the calls that wait for a worker, those of a higher priority start first.
@@ -152,6 +158,12 @@ function hrefOf(name: string, url: URL): string {
   if (url instanceof URL && url.protocol === 'file:') return url.href
   throw optionTypeError(
     'module',
-    `${name} must be given a file URL, as in new URL('./module.js', import.meta.url): got ${String(url)}.`,
+    `${name} must be given a file URL, as in new URL('./module.js', import.meta.url): got ${shownUrl(url)}.`,
   )
+}
+
+/** What was given for the address of a module: that of a database, as likely as not, with its password. */
+export function shownUrl(value: unknown): string {
+  if (value instanceof URL) return shownUrl(value.href)
+  return typeof value === 'string' && /@|[?&]\w*pass/i.test(value) ? redact(value) : shown(value)
 }

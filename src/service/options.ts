@@ -1,9 +1,12 @@
 import { constants } from 'node:os'
-import { duration } from '../options.ts'
+import { duration, resolveOptions, shown } from '../options.ts'
 import type { LimitOption } from '../options.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
 import type { PostgresHooks, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
+import { parseOptions } from '../postgres/options.ts'
 import { canCross, findCulprit } from './clone.ts'
+import { isModule } from './define-pool.ts'
+import { shownUrl } from './modules.ts'
 import type { ServerModule, TaskModule } from './modules.ts'
 
 /** What a service is made of. */
@@ -134,52 +137,86 @@ const serviceKeys = [
   'instrument',
 ]
 
+const serverKeys = ['module', 'workers', 'data', 'startTimeoutMs', 'maxRestarts']
+
 /** Checks what the compiler cannot. */
 export function checkOptions<M>(options: ServiceOptions<M>): void {
+  anObject('options', options, 'of the service, as in createService({ url, limit: 20 })')
   known('', options, serviceKeys)
-  if (options.limit === undefined) {
-    throw optionTypeError('limit', 'limit must be the number of connections that all threads may have together.')
+  const { limit, pool, tasks, servers, before, checkLimit, signals, instrument } = options
+  if (limit === undefined) {
+    throw optionTypeError(
+      'limit',
+      'limit must be the number of connections that all threads may have together: got none.',
+    )
   }
-  known('pool.', options.pool ?? {}, undefined)
-  if (options.tasks) checkTasks(options.tasks)
-  for (const [name, server] of Object.entries(options.servers ?? {})) {
-    known(`servers.${name}.`, server, ['module', 'workers', 'data', 'startTimeoutMs', 'maxRestarts'])
-    module(`servers.${name}.module`, server.module, 'serverModule')
-    count(`servers.${name}.workers`, server.workers)
-    duration(`servers.${name}.startTimeoutMs`, server.startTimeoutMs, 0, { from: 1, endless: true })
-    countOrNoEnd(`servers.${name}.maxRestarts`, server.maxRestarts)
-  }
+  if (pool !== undefined) checkPool(pool)
+  if (tasks !== undefined) checkTasks(tasks)
+  if (servers !== undefined) checkServers(servers)
   duration('closeTimeoutMs', options.closeTimeoutMs, 0, { endless: true })
-  const { before, checkLimit, signals } = options
-  if (before !== undefined && typeof before !== 'function')
-    throw optionTypeError('before', 'before must be a function.')
-  if (checkLimit !== undefined && typeof checkLimit !== 'boolean')
-    throw optionTypeError('checkLimit', 'checkLimit must be true or false.')
-  if (signals !== undefined && signals !== false && !(Array.isArray(signals) && signals.every(isSignal))) {
-    throw optionTypeError('signals', `signals must be false or an array of signals, such as 'SIGTERM'.`)
+  if (before !== undefined && typeof before !== 'function') {
+    throw optionTypeError('before', `before must be a function: got ${shown(before)}.`)
   }
-  checkInstrument(options.instrument)
-  crosses('pool', options.pool)
-  for (const [name, server] of Object.entries(options.servers ?? {})) crosses(`servers.${name}.data`, server.data)
+  if (checkLimit !== undefined && typeof checkLimit !== 'boolean') {
+    throw optionTypeError('checkLimit', `checkLimit must be true or false: got ${shown(checkLimit)}.`)
+  }
+  if (signals !== undefined && signals !== false) checkSignals(signals)
+  if (instrument !== undefined && !(instrument instanceof URL && instrument.protocol === 'file:')) {
+    throw optionTypeError(
+      'instrument',
+      `instrument must be new URL('./module.js', import.meta.url): got ${shownUrl(instrument)}.`,
+    )
+  }
+  // Without one, the pool is made at once, and looks at its options by itself.
+  if (isModule(options.url)) checkBeforeDefinition(options)
 }
 
-function checkInstrument(instrument: unknown): void {
-  if (instrument === undefined || (instrument instanceof URL && instrument.protocol === 'file:')) return
-  throw optionTypeError('instrument', `instrument must be new URL('./module.js', import.meta.url).`)
+function anObject(option: string, value: unknown, what: string): asserts value is object {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return
+  throw optionTypeError(option, `${option} must be an object ${what}: got ${shown(value)}.`)
+}
+
+function checkPool(pool: unknown): void {
+  anObject('pool', pool, 'with options of the pools, as in { max: 5 }')
+  known('pool.', pool, undefined)
+  crosses('pool', pool)
+}
+
+/** What the definition says is known in `start()` only. */
+function checkBeforeDefinition({ limit, pool = {} }: Pick<ServiceOptions<unknown>, 'limit' | 'pool'>): void {
+  resolveOptions({ name: 'pool', limit })
+  parseOptions('postgres://user@host/database', pool, {})
+}
+
+function checkServers(servers: unknown): void {
+  anObject('servers', servers, 'of servers by their names, as in { http: { module } }')
+  for (const [name, server] of Object.entries(servers) as [string, ServerOptions][]) {
+    const prefix = `servers.${name}`
+    anObject(prefix, server, 'with a module, as in { module }')
+    known(`${prefix}.`, server, serverKeys)
+    module(`${prefix}.module`, server.module, 'serverModule')
+    count(`${prefix}.workers`, server.workers)
+    duration(`${prefix}.startTimeoutMs`, server.startTimeoutMs, 0, { from: 1, endless: true })
+    countOrNoEnd(`${prefix}.maxRestarts`, server.maxRestarts)
+    crosses(`${prefix}.data`, server.data)
+  }
 }
 
 const taskKeys = ['module', 'workers', 'concurrency', 'maxQueue', 'killAfterMs', 'startTimeoutMs']
 
 /** One module of tasks, or several by name. */
-function checkTasks(tasks: object): void {
+function checkTasks(tasks: unknown): void {
+  anObject('tasks', tasks, 'with a module, as in { module }, or of several such objects by their names')
   if ('module' in tasks) return checkGroup('tasks', tasks as TasksOptions<unknown>)
-  for (const [name, group] of Object.entries(tasks)) {
+  const groups = Object.entries(tasks)
+  if (groups.length === 0) {
+    throw optionTypeError('tasks', 'tasks must have a module, as in { module }, or several by their names: got none.')
+  }
+  for (const [name, group] of groups) {
     if (!/^[\w-]+$/.test(name)) {
       throw optionTypeError(`tasks.${name}`, `tasks.${name}: a name may have letters, digits, "_" and "-" only.`)
     }
-    if (typeof group !== 'object' || group === null) {
-      throw optionTypeError(`tasks.${name}`, `tasks.${name} must be an object with a module, as in { module: … }.`)
-    }
+    anObject(`tasks.${name}`, group, 'with a module, as in { module }')
     checkGroup(`tasks.${name}`, group as TasksOptions<unknown>)
   }
 }
@@ -192,6 +229,13 @@ function checkGroup(prefix: string, tasks: TasksOptions<unknown>): void {
   countOrNoEnd(`${prefix}.maxQueue`, tasks.maxQueue)
   duration(`${prefix}.killAfterMs`, tasks.killAfterMs, 0, { endless: true })
   duration(`${prefix}.startTimeoutMs`, tasks.startTimeoutMs, 0, { from: 1, endless: true })
+}
+
+function checkSignals(signals: unknown): void {
+  const allowed = `signals must be false or an array of signals, such as ['SIGTERM', 'SIGINT']`
+  if (!Array.isArray(signals)) throw optionTypeError('signals', `${allowed}: got ${shown(signals)}.`)
+  const wrong = (signals as unknown[]).findIndex((signal) => !isSignal(signal))
+  if (wrong >= 0) throw optionTypeError('signals', `${allowed}: got ${shown(signals[wrong])} in it.`)
 }
 
 function isSignal(value: unknown): boolean {
@@ -208,23 +252,27 @@ function known(prefix: string, options: object, allowed: readonly string[] | und
   }
 }
 
-function module(option: string, value: { href?: unknown } | undefined, maker: string): void {
-  if (typeof value?.href === 'string') return
-  throw optionTypeError(option, `${option} must be ${maker}(new URL('./module.js', import.meta.url)).`)
+function module(option: string, value: unknown, maker: string): void {
+  if (value instanceof URL || typeof (value as { href?: unknown } | null | undefined)?.href !== 'string') {
+    const needed = `${option} must be ${maker}(new URL('./module.js', import.meta.url))`
+    throw optionTypeError(option, `${needed}: got ${shownUrl(value)}.`)
+  }
 }
 
 function count(option: string, value: unknown): void {
   if (value === undefined) return
   const allowed = `${option} must be a whole number from 1 to 1024`
-  if (typeof value !== 'number') throw optionTypeError(option, `${allowed}: got a ${typeof value}.`)
+  if (typeof value !== 'number') throw optionTypeError(option, `${allowed}: got ${shown(value)}.`)
   if (!Number.isInteger(value) || value < 1 || value > 1024) {
     throw optionRangeError(option, `${allowed}: got ${value}.`)
   }
 }
 
-function countOrNoEnd(option: string, value: number | undefined): void {
-  if (value === undefined || value === Infinity || (Number.isInteger(value) && value >= 0)) return
-  throw optionRangeError(option, `${option} must be a whole number from 0, or Infinity.`)
+function countOrNoEnd(option: string, value: unknown): void {
+  if (value === undefined || value === Infinity) return
+  const allowed = `${option} must be a whole number from 0, or Infinity`
+  if (typeof value !== 'number') throw optionTypeError(option, `${allowed}: got ${shown(value)}.`)
+  if (!Number.isInteger(value) || value < 0) throw optionRangeError(option, `${allowed}: got ${value}.`)
 }
 
 const inModule =

@@ -33,13 +33,29 @@ const channels: { readonly [K in keyof ServerEvents]: Channel } = channelsOf(
   'millpond:server-reload',
 )
 
-/** `server` and `index` say whose thread it is. */
+/** Whose thread it is. */
+interface Whose {
+  readonly service: string
+  readonly name: string
+  readonly index: number
+}
+
+/** Of which service an event is: two of one process may have servers of the same name. */
+const services = new WeakMap<object, string>()
+
 export function tell<K extends keyof ServerEvents>(
-  server: string,
-  index: number,
+  { service, name, index }: Whose,
   type: K,
   what: ServerEvents[K],
 ): void {
   const to = channels[type]
-  if (to.hasSubscribers) to.publish({ type, server, index, ...what })
+  if (!to.hasSubscribers) return
+  const event = { type, server: name, index, ...what }
+  services.set(event, service)
+  to.publish(event)
+}
+
+/** The service whose server an event is about. */
+export function serviceOf(event: object): string | undefined {
+  return services.get(event)
 }

@@ -75,8 +75,14 @@ export class Servers {
 
   /** Replaces the threads of a server, or of all, one after the other. */
   async reload(name?: string): Promise<void> {
-    const names = [...new Set(this.#seats.map((seat) => seat.name))].filter((one) => name === undefined || one === name)
-    if (name !== undefined && names.length === 0) throw optionTypeError('name', `There is no server "${name}".`)
+    const all = [...new Set(this.#seats.map((seat) => seat.name))]
+    if (name !== undefined && !all.includes(name)) {
+      throw optionTypeError(
+        'name',
+        `There is no server "${name}": there ${all.length > 0 ? `are ${all.join(', ')}` : 'is none'}.`,
+      )
+    }
+    const names = name === undefined ? all : [name]
     await Promise.all(names.map((one) => this.#reload(one)))
   }
 

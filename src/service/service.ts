@@ -25,6 +25,7 @@ import type { TaskStats } from './tasks.ts'
 import type { ThreadData } from './thread.ts'
 import { WatchDesk } from './watch-desk.ts'
 import type { EventListener, EventStats, ThreadStats } from './watch-desk.ts'
+import { checkListening } from './watch-events.ts'
 import type { ServiceEvent } from './watch-events.ts'
 
 /**
@@ -111,7 +112,7 @@ export class Service<M> implements AsyncDisposable {
       pool,
       instrument: options.instrument?.href,
     }
-    this.#watch = new WatchDesk(this.#shared.service)
+    this.#watch = new WatchDesk(this.#shared.service, () => this.#pool)
   }
 
   /** The main thread's own pool. Where `url` is a module that defines it, there is none before `before` is called. */
@@ -187,9 +188,11 @@ export class Service<M> implements AsyncDisposable {
   }
 
   /**
-   * Calls back for each event of any thread, in this one: those of pools, of the limit, and of servers. Those of single
-   * leases and queries (`millpond:acquire`, `:release`, `:query`) only if `types` names them. No thread gets further ahead than 1000
-   * events: how many were dropped then is a `millpond:dropped`. Returns what takes the listener away.
+   * Calls back for each event of any thread of this service, in this one: those of pools, of the limit, and of servers. Of
+   * the pools of the main thread it is `pool` alone; of what else happens in this process, nothing. Those of single leases
+   * and queries (`millpond:acquire`, `:release`, `:query`) only if `types` names them. No thread gets further ahead than
+   * 1000 events: how many were dropped then is a `millpond:dropped`. Returns what takes the listener away; after `close()`
+   * nothing is called back any more, and `on()` does nothing. Throws `ERR_OPTION`.
    *
    * @example
    * ```ts
@@ -201,7 +204,8 @@ export class Service<M> implements AsyncDisposable {
    * await service.start()
    * ```
    */
-  on(_event: 'event', listener: EventListener, options: { types?: readonly ServiceEvent['type'][] } = {}): () => void {
+  on(event: 'event', listener: EventListener, options: { types?: readonly ServiceEvent['type'][] } = {}): () => void {
+    checkListening(event, listener, options)
     this.#watch.on(listener, options.types)
     return () => this.#watch.off(listener)
   }
@@ -221,8 +225,8 @@ export class Service<M> implements AsyncDisposable {
   }
 
   /** One round trip to the database through the main thread's pool, within a deadline. Rejects when it fails. */
-  check(options?: CheckOptions): Promise<CheckResult> {
-    return roundTrip(this.pool, options)
+  async check(options?: CheckOptions): Promise<CheckResult> {
+    return await roundTrip(this.pool, options)
   }
 
   /**

@@ -36,14 +36,14 @@ export class Seat {
         retire: (life) => void life.stop(options.stopTimeoutMs),
         changed: () => options.onChange(),
         replaced: (life, former) =>
-          tell(this.name, this.index, 'millpond:server-reload', { threadId: life.threadId, from: former?.threadId }),
+          tell(this.#options.data, 'millpond:server-reload', { threadId: life.threadId, from: former?.threadId }),
         restarts: (why, pauseMs) => {
           this.#warn(`ended (${why}); it is started again`)
-          tell(this.name, this.index, 'millpond:server-restart', { pauseMs, restarts: this.restarts })
+          tell(this.#options.data, 'millpond:server-restart', { pauseMs, restarts: this.restarts })
         },
         givenUp: (why, times, cause) => {
           this.#warn(`ended ${times} times within a minute (${why}); it is not started again`)
-          tell(this.name, this.index, 'millpond:server-failed', { restarts: this.restarts, cause })
+          tell(this.#options.data, 'millpond:server-failed', { restarts: this.restarts, cause })
         },
       },
       options.maxRestarts,
@@ -107,7 +107,7 @@ export class Seat {
       },
       onReady: () => {
         const durationMs = performance.now() - life.startedAt
-        tell(this.name, this.index, 'millpond:server-ready', { threadId: life.threadId, durationMs })
+        tell(this.#options.data, 'millpond:server-ready', { threadId: life.threadId, durationMs })
         this.#machine.ready(life)
       },
       onFailed: (error) => this.#machine.failed(life, error),
@@ -115,14 +115,14 @@ export class Seat {
       onStopFailed: (error) => this.#warn(`did not stop as it should: ${messageOf(error)}`),
       onExit: (exitCode) => this.#ended(life, exitCode),
     })
-    tell(this.name, this.index, 'millpond:server-start', { threadId: life.threadId })
+    tell(this.#options.data, 'millpond:server-start', { threadId: life.threadId })
     return life
   }
 
   #ended(life: Life, exitCode: number): void {
     const { threadId, isStopping: expected, startedAt, cause } = life
     const livedMs = performance.now() - startedAt
-    tell(this.name, this.index, 'millpond:server-exit', { threadId, expected, livedMs, cause })
+    tell(this.#options.data, 'millpond:server-exit', { threadId, expected, livedMs, cause })
     this.#machine.ended(life, { why: cause === undefined ? `exit code ${exitCode}` : messageOf(cause), cause })
   }
 

@@ -19,7 +19,7 @@ export interface ThreadData {
 
 export interface TaskThreadData extends ThreadData {
   readonly module: string
-  /** Which task workers it is one of; '' where there is one module of tasks. */
+  /** Which task workers it is one of: the name of their module, `tasks` where there is only one. */
   readonly group: string
 }
 

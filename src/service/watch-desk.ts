@@ -2,6 +2,11 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { threadId } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import { messageOf } from '../errors.ts'
+import type { PostgresPool } from '../postgres/index.ts'
+import type { BrokerEvent } from '../broker/events.ts'
+import type { PoolEvent } from '../watch.ts'
+import { serviceOf } from './server-events.ts'
+import type { ServerEvent } from './server-events.ts'
 import { defaultEvents, unpackEvent } from './watch-events.ts'
 import type { EventThread, ServiceEvent } from './watch-events.ts'
 import { createLoopWords, loopStats, watchLoop } from './watch-loop.ts'
@@ -21,6 +26,9 @@ export interface EventStats {
 
 export type EventListener = (event: ServiceEvent) => void
 
+/** An event of this thread. */
+type OwnEvent = PoolEvent | BrokerEvent | ServerEvent
+
 interface Watched {
   readonly thread: EventThread
   readonly loop: Int32Array
@@ -30,6 +38,8 @@ interface Watched {
 /** Watches all threads of a service from the main one. */
 export class WatchDesk {
   readonly #service: string
+  /** The service's own pool of this thread, as soon as there is one. */
+  readonly #pool: () => PostgresPool | undefined
   readonly #threads = new Set<Watched>()
   readonly #listeners = new Map<EventListener, ReadonlySet<string>>()
   readonly #loop = createLoopWords()
@@ -37,11 +47,14 @@ export class WatchDesk {
   /** What this thread listens to. */
   readonly #own = new Set<string>()
   #endLoop: (() => void) | undefined
+  #closed = false
+  #broker: string | undefined
   #delivered = 0
   #dropped = 0
 
-  constructor(service: string) {
+  constructor(service: string, pool: () => PostgresPool | undefined) {
     this.#service = service
+    this.#pool = pool
   }
 
   /** Before the first thread starts. */
@@ -51,6 +64,7 @@ export class WatchDesk {
   }
 
   close(): void {
+    this.#closed = true
     this.#endLoop?.()
     process.off('workerMessage', this.#onMessage)
     this.#listeners.clear()
@@ -67,7 +81,9 @@ export class WatchDesk {
     return { delivered: this.#delivered, dropped: this.#dropped }
   }
 
+  /** Does nothing once it is closed: nothing will happen any more. */
   on(listener: EventListener, types: readonly string[] = defaultEvents): void {
+    if (this.#closed) return
     this.#listeners.set(listener, new Set([...types, 'millpond:dropped']))
     this.#want()
   }
@@ -98,7 +114,16 @@ export class WatchDesk {
   }
 
   readonly #onEvent = (event: unknown): void => {
-    this.#deliver({ ...(event as ServiceEvent), thread: this.#here })
+    if (this.#isOwn(event as OwnEvent)) this.#deliver({ ...(event as ServiceEvent), thread: this.#here })
+  }
+
+  /** In this thread there may be other services, and pools that are no service's. */
+  #isOwn(event: OwnEvent): boolean {
+    if ('server' in event) return serviceOf(event) === this.#service
+    const pool = this.#pool()
+    if ('pool' in event) return event.pool === pool?.name
+    this.#broker ??= pool?.stats().broker?.name
+    return event.broker === this.#broker
   }
 
   readonly #onMessage = (message: unknown): void => {

@@ -1,4 +1,6 @@
 import type { PoolEvent } from '../watch.ts'
+import { optionTypeError } from '../errors.ts'
+import { shown } from '../options.ts'
 import type { BrokerEvent } from '../broker/events.ts'
 import { canCross } from './clone.ts'
 import type { ServerEvent } from './server-events.ts'
@@ -63,6 +65,30 @@ export const defaultEvents: readonly string[] = [
 
 /** Those of every lease and every query: they cost something, and have to be asked for by name. */
 export const frequentEvents: readonly string[] = ['millpond:acquire', 'millpond:release', 'millpond:query']
+
+const optionNames = ['types']
+const knownEvents: readonly string[] = [...defaultEvents, ...frequentEvents, 'millpond:dropped']
+
+/** Checks what `Service.on()` is given. */
+export function checkListening(event: unknown, listener: unknown, options: unknown): void {
+  if (event !== 'event') throw optionTypeError('event', `on() knows one event only, 'event': got ${shown(event)}.`)
+  if (typeof listener !== 'function') {
+    throw optionTypeError('listener', `The listener of on('event') must be a function: got ${shown(listener)}.`)
+  }
+  if (typeof options !== 'object' || options === null) {
+    throw optionTypeError('options', `on() takes its options as an object, as in { types: [] }: got ${shown(options)}.`)
+  }
+  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
+  if (unknown !== undefined) {
+    throw optionTypeError(unknown, `Unknown option "${unknown}" of on(): allowed are ${optionNames.join(', ')}.`)
+  }
+  const { types } = options as { types?: unknown }
+  if (types === undefined) return
+  if (!Array.isArray(types)) throw optionTypeError('types', `types must be an array of events: got ${shown(types)}.`)
+  const wrong = (types as unknown[]).findIndex((type) => !knownEvents.includes(type as string))
+  if (wrong < 0) return
+  throw optionTypeError('types', `Unknown event ${shown(types[wrong])}: there are ${knownEvents.join(', ')}.`)
+}
 
 export function packEvent(event: object): EventParcel {
   const fields: Record<string, unknown> = {}

@@ -146,7 +146,7 @@ describe('ServerContext.listen()', () => {
   })
 
   test.each([
-    [{ port: '80' }, 'port must be a number'],
+    [{ port: '80' }, "port must be a whole number from 0 to 65535: got '80'"],
     [{ port: 70_000 }, 'from 0 to 65535'],
     [{ host: 5 }, 'host must be a string'],
   ])('refuses %j', async (data, message) => {
