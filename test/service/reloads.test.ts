@@ -143,6 +143,34 @@ describe('Service.reload()', () => {
     for (const _ of before) expect((await ask(undefined, portOf(service), '/query'))[0]).toBe('answered')
   })
 
+  test('that fails while others have taken the room for its `min` gives it back when they leave it', async () => {
+    warnings()
+    const lives = words()
+    const failWhen = words(2)
+    const data = { lives, failFrom: 2, failWhen }
+    const limit = { name: `reloads ${++names}`, connections: 3 }
+    await using service = create({ limit, pool: { min: 1, max: 3 }, servers: { http: { module, data } } })
+    const ended = countOf(service, 'millpond:server-exit')
+    await service.start()
+    const port = portOf(service)
+    // A pool is a member from its first use on.
+    expect((await ask(undefined, port, '/query'))[0]).toBe('answered')
+    const mins = (): unknown => service.pool.stats().broker?.members.map(({ min }) => min)
+    expect(mins()).toEqual([1, 1])
+    const reloading = service.reload()
+    await expect.poll(() => lives[0], { timeout: 10_000 }).toBe(2)
+    service.pool.resize({ min: 3 })
+    goOn(failWhen)
+    await expect(reloading).rejects.toThrow('no life 2')
+    // It has heard by then that it may keep its `min` again.
+    expect((await ask(undefined, port, '/'))[0]).toBe('answered')
+    expect(mins()).toEqual([3, 0])
+    service.pool.resize({ min: 1 })
+    await expect.poll(mins, { timeout: 10_000 }).toEqual([1, 1])
+    expect(ended()).toBe(1)
+    expect((await ask(undefined, port, '/query'))[0]).toBe('answered')
+  })
+
   test('that fails leaves a thread that listens on a channel the `min` that it had', async () => {
     warnings()
     const data = { lives: words(), failFrom: 2, hears: true }
