@@ -190,7 +190,10 @@ describe('Service.reload()', () => {
     expect((await ask(undefined, portOf(service), '/'))[1]).toMatch(/"life":[12]/)
     expect(seen.filter(({ type }) => type === 'millpond:server-restart')).toEqual([])
     await expect.poll(() => service.pool.stats().broker?.members.map(({ min }) => min)).toEqual([1, 1, 1])
-    await expect(service.reload('nothing')).rejects.toMatchObject({ code: 'ERR_OPTION' })
+    await expect(service.reload('nothing')).rejects.toMatchObject({
+      code: 'ERR_OPTION',
+      message: 'There is no server "nothing": there are http.',
+    })
   })
 
   test('that is under way when close() comes ends with it', async () => {
@@ -290,31 +293,6 @@ describe('threads that are killed under load', () => {
     },
   )
 })
-
-test('Servers get limit − task workers connections while all task workers compute', { timeout: 60_000 }, async () => {
-  warnings()
-  await using service = create({
-    limit: { name: `servers ${++names}`, connections: 6 },
-    tasks: { module: tasks, workers: 2 },
-    servers: { http: { module, workers: 2, data: { held: words(), hold: 4 } } },
-  })
-  await service.start()
-  // Each of them has had a connection, and keeps it as an idle one.
-  await Promise.all(Array.from({ length: 12 }, () => service.run('database')))
-  const { signal, abort } = controller()
-  const computing = [1, 2].map(() => service.run('computes', { maxMs: 20_000 }, { signal }))
-  await expect.poll(() => service.stats().tasks['tasks']?.running).toBe(2)
-  const answers = await Promise.all([1, 2, 3, 4].map(() => ask(undefined, portOf(service), '/hold')))
-  for (const answer of answers) expect(answer).toEqual(['answered', '"held"'])
-  expect(service.stats().tasks['tasks']).toMatchObject({ running: 2 })
-  abort()
-  await Promise.allSettled(computing)
-})
-
-function controller(): { signal: AbortSignal; abort: () => void } {
-  const made = new AbortController()
-  return { signal: made.signal, abort: () => made.abort() }
-}
 
 describe('createService()', () => {
   test.each([
