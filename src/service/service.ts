@@ -28,6 +28,9 @@ import type { EventListener, EventStats, ThreadStats } from './watch-desk.ts'
 import { checkListening } from './watch-events.ts'
 import type { ServiceEvent } from './watch-events.ts'
 
+/** What connections of a pool that nobody uses get to close, or to be opened: the database may be silent. */
+const unusedMs = 1_000
+
 /**
  * Makes a service: task workers, servers and the main thread, each with a pool of its own, all of them under one
  * limit. Nothing happens before `start()`. Throws `ERR_OPTION` for a wrong option, `ERR_NOT_MAIN_THREAD` in a worker.
@@ -357,9 +360,7 @@ export class Service<M> implements AsyncDisposable {
     const startedAt = performance.now()
     const deadline = deferred<void>()
     const timer = closeTimeoutMs === Infinity ? undefined : setTimeout(deadline.resolve, closeTimeoutMs)
-    // Until other threads have pools, too, it can close at once: who waits for the database in `start()` or in `before` is
-    // refused, who holds a lease may finish.
-    if (!this.#tasks) void this.#pool?.close({ timeoutMs: closeTimeoutMs })
+    if (!this.#tasks) this.#refuse(closeTimeoutMs)
     await this.#servers?.stop(closeTimeoutMs, deadline.promise)
     // What it is about is given up at its next step; `before` may take its time.
     await Promise.race([Promise.allSettled([this.#starting]), deadline.promise])
@@ -369,6 +370,15 @@ export class Service<M> implements AsyncDisposable {
     this.#forgetSignals()
     this.#watch.close()
     this.#phase = 'closed'
+  }
+
+  /**
+   * Until other threads have pools, too, the main one's can close first: who waits for the database in `start()` or in
+   * `before` is refused, who holds a lease may finish.
+   */
+  #refuse(closeTimeoutMs: number): void {
+    const isUsed = this.#pool !== undefined && this.#pool.stats().leased > 0
+    void this.#pool?.close({ timeoutMs: isUsed ? closeTimeoutMs : Math.min(closeTimeoutMs, unusedMs) })
   }
 }
 

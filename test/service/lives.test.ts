@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer as createNetServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createService, serverModule, taskModule } from 'millpond/service'
 import type { Service, ServiceOptions } from 'millpond/service'
@@ -86,6 +86,25 @@ describe('Service.close() while it starts', () => {
     const service = create({ url: `postgres://nobody@127.0.0.1:${port}/none` })
     const started = service.start().catch((error: unknown) => error)
     await expect.poll(() => service.pool.stats().waiting).toBe(1)
+    const startedAt = performance.now()
+    await service.close()
+    expect(performance.now() - startedAt).toBeLessThan(5_000)
+    expect(await started).toMatchObject({ code: 'ERR_SERVICE_CLOSED', cause: { code: 'ERR_POOL_CLOSED' } })
+  })
+
+  test.each([0, 2])('while the database is silent: start() gives up in a second (min: %i)', async (min) => {
+    const sockets = new Set<Socket>()
+    const silent = createNetServer((socket) => sockets.add(socket.on('error', () => {}))).listen(0, '127.0.0.1')
+    onTestFinished(() => {
+      silent.close()
+      for (const socket of sockets) socket.destroy()
+    })
+    await once(silent, 'listening')
+    const { port } = silent.address() as AddressInfo
+    warnings()
+    const service = create({ url: `postgres://nobody@127.0.0.1:${port}/none`, pool: { min } })
+    const started = service.start().catch((error: unknown) => error)
+    await expect.poll(() => sockets.size).toBeGreaterThan(0)
     const startedAt = performance.now()
     await service.close()
     expect(performance.now() - startedAt).toBeLessThan(5_000)
