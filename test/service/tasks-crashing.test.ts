@@ -1,4 +1,7 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { performance } from 'node:perf_hooks'
+import { fileURLToPath } from 'node:url'
 import { setEnvironmentData } from 'node:worker_threads'
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
 import { PoolError, WorkerLostError } from 'millpond'
@@ -106,6 +109,16 @@ test('a thread that takes the place of another one has to load the module in tim
   Atomics.store(words, 0, sound)
   expect(await service.run('whoami')).toBeGreaterThan(0)
   expect(Atomics.load(words, 1)).toBe(3)
+})
+
+test('a call that waits for a worker that pauses keeps the process alive', async () => {
+  const script = fileURLToPath(new URL('./fixtures/tasks-alone.mjs', import.meta.url))
+  const child = spawn(process.execPath, [script, database.url], { stdio: ['ignore', 'pipe', 'ignore'] })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  let said = ''
+  child.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()))
+  expect(await once(child, 'close')).toEqual([0, null])
+  expect(said).toBe('answered\n')
 })
 
 test('stats() counts each call once, by what became of it', async () => {

@@ -8,6 +8,7 @@ import { testContext } from 'millpond/testing'
 import { createCallWords } from '../../src/service/abort.ts'
 import { callTask } from '../../src/service/call.ts'
 import { perform } from '../../src/service/perform.ts'
+import { runAll } from '../../src/service/run-all.ts'
 import type { FromThread } from '../../src/service/thread.ts'
 import { until } from '../support/database.ts'
 
@@ -66,6 +67,8 @@ const tell = (_: undefined, { progress }: TaskContext): void => {
 }
 
 const neverAnswers = (): { reply: Promise<never>; giveUp(): void } => ({ reply: new Promise(() => {}), giveUp() {} })
+
+const echoes = async (input: unknown): Promise<unknown> => input
 
 const runsNoOther = (): never => {
   throw new Error('it runs no other')
@@ -227,6 +230,11 @@ describe('a caller that is slow, or does not listen', () => {
     const controller = new AbortController()
     for (let i = 0; i < 12; i++) void thrown(callTask(neverAnswers, 'x', i, { signal: controller.signal }))
     expect(await testContext({ tasks }).run('many')).toBe(12)
+    const { signal } = new AbortController()
+    const all = Array.from({ length: 12 }, () => runAll(echoes, [1, 2], { signal, concurrency: 1 }))
+    // They listen to it until they are read to the end, or left.
+    await Promise.all(all.map((results) => results.next()))
+    await Promise.all(all.map((results) => results.return()))
     // Node warns in a later tick.
     await new Promise((resolve) => setImmediate(resolve))
     expect(heard).toEqual([])
