@@ -17,8 +17,9 @@ export type { ServerContext } from './server-context.ts'
 export type { ServerEvent, ServerEvents } from './server-events.ts'
 export type { Listenable, ListenOptions } from './listen.ts'
 export type { CheckOptions, CheckResult } from './health-check.ts'
-export { serverModule, taskModule } from './modules.ts'
+export { poolModule, serverModule, taskModule } from './modules.ts'
 export type {
+  PoolModule,
   Run,
   RunAll,
   RunAllOptions,

@@ -7,6 +7,7 @@ import type { Cloned } from './cloned.ts'
 import type { DefinedTypes } from './define-pool.ts'
 
 declare const exportsOf: unique symbol
+declare const definitionIn: unique symbol
 
 /** A module of tasks: where it is, and (for the compiler only) what it exports. */
 export interface TaskModule<M> {
@@ -18,6 +19,9 @@ export interface TaskModule<M> {
 export interface ServerModule {
   readonly href: string
 }
+
+/** The address of a module that defines the pools. What is declared here is for the compiler only. */
+export type PoolModule<D> = URL & { readonly [definitionIn]?: D }
 
 /**
  * Names a module of tasks. Each function that it exports is a task: it gets the input and a `TaskContext`.
@@ -36,6 +40,24 @@ export function taskModule<M>(url: URL): TaskModule<M> {
 /** Names a module whose default export starts a server: `export default async function start(context) { … }`. */
 export function serverModule(url: URL): ServerModule {
   return { href: hrefOf('serverModule', url) }
+}
+
+/**
+ * Names a module whose default export is `definePool({ … })`, for a service's `url`: with what it exports the types of the
+ * definition are those of `service.pool`, too. The address alone does as well, without them.
+ *
+ * @example
+ * ```ts
+ * import { createService, poolModule } from 'millpond/service'
+ * import type { PoolDefinition } from 'millpond/service'
+ *
+ * const url = poolModule<{ default: PoolDefinition }>(new URL('./db.js', import.meta.url)) // <typeof import('./db.js')>
+ * const service = createService({ url, limit: 20 })
+ * ```
+ */
+export function poolModule<D>(url: URL): PoolModule<D> {
+  hrefOf('poolModule', url)
+  return url
 }
 
 /**

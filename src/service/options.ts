@@ -6,13 +6,17 @@ import type { PostgresHooks, PostgresPool, PostgresPoolOptions } from '../postgr
 import { parseOptions } from '../postgres/options.ts'
 import { canCross, findCulprit } from './clone.ts'
 import { isModule } from './define-pool.ts'
+import type { DefinedTypes } from './define-pool.ts'
 import { shownUrl } from './modules.ts'
-import type { ServerModule, TaskModule } from './modules.ts'
+import type { PoolModule, ServerModule, TaskModule } from './modules.ts'
 
 /** What a service is made of. */
-export interface ServiceOptions<M> {
-  /** The database; or the file of a module that defines the pools, for options that hold functions: see `definePool`. */
-  url: string | URL | undefined
+export interface ServiceOptions<M, D = {}> {
+  /**
+   * The database; or the file of a module that defines the pools, for options that hold functions: see `definePool`, and
+   * `poolModule` for its types.
+   */
+  url: string | URL | PoolModule<D> | undefined
   /** Connections that all threads of the service have together, at the most. */
   limit: LimitOption
   /**
@@ -26,7 +30,7 @@ export interface ServiceOptions<M> {
   /** Long-running servers, each on threads of its own, by name. */
   servers?: Readonly<Record<string, ServerOptions>>
   /** Runs in the main thread, under the limit, before any task or server does. */
-  before?: (context: { pool: PostgresPool }) => unknown
+  before?: (context: { pool: PostgresPool<DefinedTypes<D>> }) => unknown
   /**
    * Whether `start()` asks the server if the limit can be had, before `before` and any thread: one query on the first
    * connection. A limit that can never be had is a `LimitError`; a tight one, or no answer, a warning.
@@ -67,7 +71,7 @@ export type PlainPoolOptions = Omit<
 > & { password?: string }
 
 /** Options of a service with several modules of tasks, by name: `run('images.resize', …)`. */
-export interface GroupedServiceOptions<G> extends Omit<ServiceOptions<unknown>, 'tasks'> {
+export interface GroupedServiceOptions<G, D = {}> extends Omit<ServiceOptions<unknown, D>, 'tasks'> {
   tasks: { readonly [N in keyof G]: TasksOptions<G[N]> }
 }
 
@@ -140,7 +144,7 @@ const serviceKeys = [
 const serverKeys = ['module', 'workers', 'data', 'startTimeoutMs', 'maxRestarts']
 
 /** Checks what the compiler cannot. */
-export function checkOptions<M>(options: ServiceOptions<M>): void {
+export function checkOptions<M, D>(options: ServiceOptions<M, D>): void {
   anObject('options', options, 'of the service, as in createService({ url, limit: 20 })')
   known('', options, serviceKeys)
   const { limit, pool, tasks, servers, before, checkLimit, signals, instrument } = options

@@ -9,6 +9,7 @@ import { onSignals } from '../signals.ts'
 import type { PoolStats } from '../stats.ts'
 import { callTask } from './call.ts'
 import { isModule, openPool } from './define-pool.ts'
+import type { DefinedTypes } from './define-pool.ts'
 import { roundTrip } from './health-check.ts'
 import type { CheckOptions, CheckResult } from './health-check.ts'
 import type { Send } from './job.ts'
@@ -49,8 +50,8 @@ const unusedMs = 1_000
  * await service.close()
  * ```
  */
-export function createService<M = unknown>(options: ServiceOptions<M>): Service<M>
-export function createService<G>(options: GroupedServiceOptions<G>): Service<TasksOf<G>>
+export function createService<M = unknown, D = {}>(options: ServiceOptions<M, D>): Service<M, D>
+export function createService<G, D = {}>(options: GroupedServiceOptions<G, D>): Service<TasksOf<G>, D>
 export function createService(options: ServiceOptions<unknown> | GroupedServiceOptions<unknown>): unknown {
   if (!isMainThread) {
     throw new PoolError(
@@ -88,9 +89,9 @@ export type ServicePhase = 'new' | 'starting' | 'running' | 'closing' | 'closed'
  * State: new → starting → running → closing → closed, and from new or starting to closing. What `start()` was about to
  * do when `close()` came is not done any more.
  */
-export class Service<M> implements AsyncDisposable {
+export class Service<M, D = {}> implements AsyncDisposable {
   #pool: PostgresPool | undefined
-  readonly #options: ServiceOptions<M>
+  readonly #options: ServiceOptions<M, D>
   readonly #shared: ThreadData
   #phase: ServicePhase = 'new'
   #tasks: TaskGroups | undefined
@@ -104,7 +105,7 @@ export class Service<M> implements AsyncDisposable {
   #forgetSignals: () => void = () => {}
 
   /** @internal */
-  constructor(options: ServiceOptions<M>) {
+  constructor(options: ServiceOptions<M, D>) {
     this.#options = options
     const pool: PostgresPoolOptions = { ...options.pool, limit: options.limit }
     if (!isModule(options.url)) this.#pool = createPool(options.url, pool)
@@ -119,8 +120,9 @@ export class Service<M> implements AsyncDisposable {
   }
 
   /** The main thread's own pool. Where `url` is a module that defines it, there is none before `before` is called. */
-  get pool(): PostgresPool {
-    if (this.#pool) return this.#pool
+  get pool(): PostgresPool<DefinedTypes<D>> {
+    // Its types are those of the definition that it is made from.
+    if (this.#pool) return this.#pool as unknown as PostgresPool<DefinedTypes<D>>
     throw new PoolError('ERR_POOL_CLOSED', 'Cannot use the pool of a service before start() has loaded its definition.')
   }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { createService, definePool, health, serverModule, taskModule } from 'millpond/service'
+import { createService, definePool, health, poolModule, serverModule, taskModule } from 'millpond/service'
 import type { HealthSource, ServiceOptions } from 'millpond/service'
 import { testContext } from 'millpond/testing'
 import { createServer } from 'node:http'
@@ -95,11 +95,12 @@ test('createService() takes what it is documented to take', () => {
   }
 })
 
-describe('taskModule(), serverModule() and definePool()', () => {
+describe('taskModule(), serverModule(), poolModule() and definePool()', () => {
   test.each<[string, () => unknown, Refused]>([
     ['the URL of a database', () => taskModule(new URL(secret)), ['module', 'file URL', 'postgres://user:***@']],
     ['a text', () => taskModule('./tasks.js' as never), ['module', 'file URL', "'./tasks.js'"]],
     ['the text of a database', () => serverModule(secret as never), ['module', 'file URL', 'postgres://user:***@']],
+    ['a database in place of its definition', () => poolModule(new URL(secret)), ['module', 'file URL', ':***@']],
     ['nothing', () => serverModule(undefined as never), ['module', 'got undefined']],
     ['a parameter', () => taskModule(new URL('postgres://h/d?password=s3cret')), ['module', 'password=***']],
     ['no options', () => definePool(undefined as never), ['options', 'got undefined']],

@@ -1,4 +1,5 @@
 import { expectTypeOf, test } from 'vitest'
+import type { PostgresPool } from 'millpond/postgres'
 import { taskModule } from 'millpond/service'
 import type {
   Cloned,
@@ -11,6 +12,7 @@ import type {
   TaskRun,
   TasksOf,
   createService,
+  poolModule,
 } from 'millpond/service'
 
 interface Invoice {
@@ -79,6 +81,30 @@ export function calls(tasks: TaskModule<Tasks>): void {
   // @ts-expect-error -- the service has its own
   create({ url: 'postgres://', limit: 1, pool: { limit: 5 } })
   expectTypeOf<PlainPoolOptions['password']>().toEqualTypeOf<string | undefined>()
+}
+
+/** Compiled, never called. */
+export function pools(make: typeof createService, named: typeof poolModule, url: URL): void {
+  const db = named<typeof import('./fixtures/tasks-db.mjs')>(url)
+  const typed = make({
+    url: db,
+    limit: 1,
+    before: ({ pool }) => pool.sql`select ${{ x: 1, y: 2 }}`,
+    tasks: { module: taskModule<Tasks>(url) },
+  })
+  void typed.pool.sql`select ${{ x: 1, y: 2 }}`
+  expectTypeOf(typed.run('add', { a: 1, b: 2 })).toEqualTypeOf<TaskRun<number>>()
+  const grouped = make({ url: db, limit: 1, tasks: { shop: { module: taskModule<Tasks>(url) } } })
+  void grouped.pool.sql`select ${{ x: 1, y: 2 }}`
+  expectTypeOf(grouped.run('shop.add', { a: 1, b: 2 })).toEqualTypeOf<TaskRun<number>>()
+  // Those who name one type only have the others as before.
+  const tasksOnly: Service<Tasks> = make<Tasks>({ url: db, limit: 1 })
+  for (const plain of [tasksOnly, make({ url, limit: 1 }), make({ url: 'postgres://', limit: 1 })]) {
+    expectTypeOf(plain.pool).toEqualTypeOf<PostgresPool>()
+    // @ts-expect-error -- no type of that pool
+    void plain.pool.sql`select ${{ x: 1, y: 2 }}`
+  }
+  expectTypeOf(db).toExtend<URL>()
 }
 
 /** Compiled, never called. */
