@@ -17,7 +17,7 @@ const [sound, crashes, hangs] = [0, 1, 2]
 
 let database: TestDatabase
 let names = 0
-/** What the module does; how often it was loaded. */
+/** What the module does; how often it was loaded; how many of its tasks compute for ever. */
 let words: Int32Array
 
 beforeAll(async () => {
@@ -27,7 +27,7 @@ beforeAll(async () => {
 afterAll(() => database.drop())
 
 beforeEach(() => {
-  words = new Int32Array(new SharedArrayBuffer(8))
+  words = new Int32Array(new SharedArrayBuffer(12))
   setEnvironmentData('crashing tasks', words)
   const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
   onTestFinished(() => warned.mockRestore())
@@ -59,6 +59,21 @@ test('a worker that is lost is replaced at once', async () => {
     expect(service.stats().tasks['tasks']).toMatchObject({ workers: 1, workersRestarting: 0, workersLost: round + 1 })
     expect(service.ready()).toBe(true)
     expect(await service.run('whoami')).not.toBe(before)
+  }
+})
+
+test('a worker that was ended for its task is replaced at once', async () => {
+  await using service = create({ killAfterMs: 10 })
+  await service.start()
+  for (let round = 1; round <= 3; round++) {
+    const controller = new AbortController()
+    const call = thrownBy(service.run('spins', undefined, { signal: controller.signal }))
+    await until(() => Atomics.load(words, 2) === round, 'the task to begin')
+    controller.abort()
+    expect(await call).toMatchObject({ name: 'AbortError' })
+    await until(() => service.stats().tasks['tasks']?.workersKilled === round, 'the end of its thread')
+    await until(() => service.stats().tasks['tasks']?.lost === round, 'the end of the task')
+    expect(service.stats().tasks['tasks']).toMatchObject({ workers: 1, workersRestarting: 0, workersLost: round })
   }
 })
 
