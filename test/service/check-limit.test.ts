@@ -8,6 +8,7 @@ import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
 import { createRole } from '../support/role.ts'
 import type { TestRole } from '../support/role.ts'
+import { warnings } from './support.ts'
 
 type Tasks = typeof import('./fixtures/tasks.mjs')
 
@@ -33,12 +34,6 @@ function create(role: TestRole, connections: number, options: Partial<ServiceOpt
   })
 }
 
-function warnings(): { calls: () => string[] } {
-  const spy = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => spy.mockRestore())
-  return { calls: () => spy.mock.calls.map(([text]) => String(text)) }
-}
-
 test('Service.start() refuses a limit that can never be had, before anything is done under it', async () => {
   const role = await createRole(database, 3)
   const before = vi.fn<() => void>()
@@ -62,7 +57,7 @@ test('Service.start() warns of a limit of which others have too much now, and go
   await using service = create(role, 4)
   await service.start()
   expect(await service.run('add', { a: 1, b: 2 })).toBe(3)
-  expect(warned.calls()).toEqual([expect.stringContaining('others use 1 of them now: 3 left')])
+  expect(warned()).toEqual([expect.stringContaining('others use 1 of them now: 3 left')])
 })
 
 test('Service.start() checks the limit without a connection beyond it', async () => {
@@ -77,7 +72,7 @@ test('Service.start() checks the limit without a connection beyond it', async ()
     openFailures: 0,
     closes: { 'reset failed': 0, destroyed: 0 },
   })
-  expect(warned.calls()).toEqual([])
+  expect(warned()).toEqual([])
 })
 
 test('Service.start() does not check with checkLimit: false', async () => {
@@ -86,7 +81,7 @@ test('Service.start() does not check with checkLimit: false', async () => {
   await using service = create(role, 4, { checkLimit: false })
   await service.start()
   expect(await service.run('add', { a: 1, b: 2 })).toBe(3)
-  expect(warned.calls()).toEqual([])
+  expect(warned()).toEqual([])
 })
 
 test('Service.start() goes on with a warning where the server does not tell', async () => {
@@ -104,8 +99,8 @@ test('Service.start() goes on with a warning where the server does not tell', as
   await using service = create(role, 4)
   await service.start()
   expect(await service.run('add', { a: 1, b: 2 })).toBe(3)
-  expect(warned.calls()).toEqual([expect.stringContaining('permission denied')])
-  expect(warned.calls()[0]).not.toContain(new URL(role.url).password)
+  expect(warned()).toEqual([expect.stringContaining('permission denied')])
+  expect(warned()[0]).not.toContain(new URL(role.url).password)
 })
 
 test('createService() refuses a checkLimit that is neither true nor false', async () => {

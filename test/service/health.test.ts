@@ -14,6 +14,7 @@ import type { FromWatched } from '../../src/service/watch-thread.ts'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
 import { ask } from './fixtures/load.mjs'
+import { holdWarnings, portOf } from './support.ts'
 
 type Tasks = typeof import('./fixtures/tasks-watched.mjs')
 
@@ -32,13 +33,6 @@ afterAll(() => database.drop())
 function create(options: Partial<ServiceOptions<Tasks>>): Service<Tasks> {
   const limit = { name: `health ${++names}`, connections: 4 }
   return createService<Tasks>({ url: database.url, limit, signals: false, ...options })
-}
-
-const portOf = (service: Service<Tasks>): number => (service.addresses('http')[0] as { port: number }).port
-
-function quiet(): void {
-  const spy = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => spy.mockRestore())
 }
 
 describe('health()', () => {
@@ -100,7 +94,7 @@ describe('health()', () => {
   })
 
   test('in a server thread knows how the whole service is', async () => {
-    quiet()
+    holdWarnings()
     const other = serverModule(new URL('./fixtures/listener.mjs', import.meta.url))
     await using service = create({
       servers: {
@@ -180,7 +174,7 @@ describe('Service.check()', () => {
 
 describe('Service.stats()', () => {
   test('shows members, threads, queues and restarts', async () => {
-    quiet()
+    holdWarnings()
     await using service = create({
       tasks: { module: tasks, workers: 2 },
       servers: { http: { module: server, workers: 2, data: {} } },
@@ -258,7 +252,7 @@ describe(`Service.on('event')`, () => {
   })
 
   test('brings what `types` names only, and survives a listener that throws', async () => {
-    quiet()
+    holdWarnings()
     const events: string[] = []
     await using service = create({ tasks: { module: tasks, workers: 1 } })
     await service.start()

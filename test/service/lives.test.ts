@@ -1,11 +1,12 @@
 import { once } from 'node:events'
 import { createServer as createNetServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { createService, serverModule, taskModule } from 'millpond/service'
 import type { Service, ServiceOptions } from 'millpond/service'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
+import { holdWarnings } from './support.ts'
 
 const odd = serverModule(new URL('./fixtures/odd-server.mjs', import.meta.url))
 const tasks = taskModule<typeof import('./fixtures/tasks.mjs')>(new URL('./fixtures/tasks.mjs', import.meta.url))
@@ -28,12 +29,6 @@ function create(
 
 function told(): Int32Array {
   return new Int32Array(new SharedArrayBuffer(8))
-}
-
-function warnings() {
-  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => warned.mockRestore())
-  return warned
 }
 
 async function isAlive(service: Pick<Service<unknown>, 'addresses'>): Promise<boolean> {
@@ -82,7 +77,7 @@ describe('Service.close() while it starts', () => {
     const { port } = nobody.address() as AddressInfo
     nobody.close()
     await once(nobody, 'close')
-    warnings()
+    holdWarnings()
     const service = create({ url: `postgres://nobody@127.0.0.1:${port}/none` })
     const started = service.start().catch((error: unknown) => error)
     await expect.poll(() => service.pool.stats().waiting).toBe(1)
@@ -101,7 +96,7 @@ describe('Service.close() while it starts', () => {
     })
     await once(silent, 'listening')
     const { port } = silent.address() as AddressInfo
-    warnings()
+    holdWarnings()
     const service = create({ url: `postgres://nobody@127.0.0.1:${port}/none`, pool: { min } })
     const started = service.start().catch((error: unknown) => error)
     await expect.poll(() => sockets.size).toBeGreaterThan(0)
@@ -145,7 +140,7 @@ describe('Service.close() while it starts', () => {
 
 describe('Service and servers that misbehave', () => {
   test('a server whose restart fails, though something keeps its thread alive, is started yet again', async () => {
-    warnings()
+    holdWarnings()
     const seen = told()
     await using service = create({ servers: { odd: { module: odd, data: { told: seen, failsAgain: true } } } })
     await service.start()
@@ -156,7 +151,7 @@ describe('Service and servers that misbehave', () => {
   })
 
   test('a server that does not stop as it should is told of, and does not hold up the rest', async () => {
-    const warned = warnings()
+    const warned = holdWarnings()
     const service = create({ servers: { odd: { module: odd, data: { told: told(), badDispose: true } } } })
     await service.start()
     const startedAt = performance.now()
@@ -166,7 +161,7 @@ describe('Service and servers that misbehave', () => {
   })
 
   test('a server that is not disposed of in time is told of by its name, with the time', async () => {
-    const warned = warnings()
+    const warned = holdWarnings()
     const data = { told: told(), endlessDispose: true }
     const service = create({ closeTimeoutMs: 1_000, servers: { odd: { module: odd, data } } })
     await service.start()
@@ -178,7 +173,7 @@ describe('Service and servers that misbehave', () => {
   })
 
   test('a server that has ended without an error is told of with its exit code', async () => {
-    const warned = warnings()
+    const warned = holdWarnings()
     await using service = create({ servers: { odd: { module: odd, data: { told: told() } } } })
     await service.start()
     const { port } = service.addresses('odd')[0] as { port: number }

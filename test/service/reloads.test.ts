@@ -1,10 +1,11 @@
 import type { Worker } from 'node:worker_threads'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { createService, serverModule } from 'millpond/service'
 import type { ServerThreadStats, Service, ServiceEvent, ServiceOptions } from 'millpond/service'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
 import { ask } from './fixtures/load.mjs'
+import { portOf, warnings, words } from './support.ts'
 
 const module = serverModule(new URL('./fixtures/listener.mjs', import.meta.url))
 
@@ -22,20 +23,8 @@ function create(options: Partial<ServiceOptions<unknown>>): Service<unknown> {
   return createService({ url: database.url, limit, signals: false, ...options })
 }
 
-function words(count = 1): Int32Array {
-  return new Int32Array(new SharedArrayBuffer(4 * count))
-}
-
-const portOf = (service: Service<unknown>): number => (service.addresses('http')[0] as { port: number }).port
-
 const threadsOf = (service: Service<unknown>): readonly ServerThreadStats[] =>
   service.stats().servers['http']?.threads ?? []
-
-function warnings(): () => string[] {
-  const spy = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => spy.mockRestore())
-  return () => spy.mock.calls.map(([text]) => String(text))
-}
 
 /** The threads that are made from now on and have not ended. */
 function threads(): Set<Worker> {

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net'
 import { once } from 'node:events'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { createService, serverModule, taskModule } from 'millpond/service'
 import type { Service, ServiceOptions } from 'millpond/service'
 import { ListenDesk } from '../../src/service/listen-desk.ts'
@@ -10,6 +10,7 @@ import type { ListenAnswer } from '../../src/service/server-messages.ts'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
 import { ask } from './fixtures/load.mjs'
+import { portOf, warnings } from './support.ts'
 
 type Tasks = typeof import('./fixtures/tasks.mjs')
 
@@ -31,20 +32,10 @@ function create(options: Partial<ServiceOptions<Tasks>>): Service<Tasks> {
   return createService<Tasks>({ url: database.url, limit, signals: false, ...options })
 }
 
-function portOf(service: Service<Tasks>, server = 'http'): number {
-  return (service.addresses(server)[0] as { port: number }).port
-}
-
 async function get(port: number, path = '/'): Promise<unknown> {
   const [outcome, body] = await ask(undefined, port, path)
   if (outcome !== 'answered') throw new Error(`${outcome}: ${body}`)
   return JSON.parse(body)
-}
-
-function warnings(): () => string[] {
-  const spy = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => spy.mockRestore())
-  return () => spy.mock.calls.map(([text]) => String(text))
 }
 
 describe('ServerContext.listen()', () => {

@@ -1,12 +1,13 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { Worker } from 'node:worker_threads'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { createService, serverModule, taskModule } from 'millpond/service'
 import type { ServerEvent, Service, ServiceOptions } from 'millpond/service'
 import { canSharePort } from '../../src/service/listen-share.ts'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
 import { ask, load } from './fixtures/load.mjs'
+import { portOf, warnings, words } from './support.ts'
 
 type Tasks = typeof import('./fixtures/tasks.mjs')
 
@@ -26,18 +27,6 @@ afterAll(() => database.drop())
 function create(options: Partial<ServiceOptions<Tasks>>): Service<Tasks> {
   const limit = { name: `servers ${++names}`, connections: 6 }
   return createService<Tasks>({ url: database.url, limit, signals: false, ...options })
-}
-
-const portOf = (service: Service<Tasks>): number => (service.addresses('http')[0] as { port: number }).port
-
-function words(count = 1): Int32Array {
-  return new Int32Array(new SharedArrayBuffer(4 * count))
-}
-
-function warnings(): () => string[] {
-  const spy = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => spy.mockRestore())
-  return () => spy.mock.calls.map(([text]) => String(text))
 }
 
 /** What is published in this thread of servers. */

@@ -3,12 +3,13 @@ import { once } from 'node:events'
 import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { setEnvironmentData } from 'node:worker_threads'
-import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
 import { PoolError, WorkerLostError } from 'millpond'
 import { createService, taskModule } from 'millpond/service'
 import type { Service, TasksOptions } from 'millpond/service'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase, until } from '../support/database.ts'
+import { holdWarnings, thrownBy } from './support.ts'
 
 type Tasks = typeof import('./fixtures/tasks-crashing.mjs')
 
@@ -29,8 +30,7 @@ afterAll(() => database.drop())
 beforeEach(() => {
   words = new Int32Array(new SharedArrayBuffer(12))
   setEnvironmentData('crashing tasks', words)
-  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => warned.mockRestore())
+  holdWarnings()
 })
 
 function create(tasks: Partial<TasksOptions<Tasks>> = {}): Service<Tasks> {
@@ -43,12 +43,6 @@ function create(tasks: Partial<TasksOptions<Tasks>> = {}): Service<Tasks> {
     tasks: { module, workers: 1, ...tasks },
   })
 }
-
-const thrownBy = (promise: Promise<unknown>): Promise<unknown> =>
-  promise.then(
-    () => undefined,
-    (error: unknown) => error,
-  )
 
 test('a worker that is lost is replaced at once', async () => {
   await using service = create()

@@ -1,8 +1,9 @@
-import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createService, taskModule } from 'millpond/service'
 import type { Service } from 'millpond/service'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
+import { warnings } from './support.ts'
 
 type Tasks = typeof import('./fixtures/tasks-held.mjs')
 
@@ -26,16 +27,10 @@ async function start(concurrency = 1, max = concurrency): Promise<Service<Tasks>
   return service
 }
 
-function reports(): { all: () => string[] } {
-  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => warned.mockRestore())
-  return { all: () => warned.mock.calls.map(([message]) => String(message)) }
-}
-
 test.each(['acquire', 'tryAcquire', 'use', 'reserve', 'session', 'transaction', 'begin', 'cursor', 'copy'] as const)(
   'TaskPool takes from a task that has ended what it holds: %s',
   async (name) => {
-    const { all } = reports()
+    const all = warnings()
     await using service = await start()
     const pid = await service.run(name)
     // The worker's only connection; and nobody's unheard rejection has ended the thread.
@@ -51,7 +46,7 @@ test.each(['acquire', 'tryAcquire', 'use', 'reserve', 'session', 'transaction', 
 )
 
 test('TaskPool reports nothing of a task that gives everything back', async () => {
-  const { all } = reports()
+  const all = warnings()
   await using service = await start()
   for (let i = 0; i < 20; i++) await service.run('tidy')
   await service.close()
@@ -59,7 +54,7 @@ test('TaskPool reports nothing of a task that gives everything back', async () =
 })
 
 test('TaskPool leaves alone a listener, a query that ends by itself, and what is acquired after the end', async () => {
-  const { all } = reports()
+  const all = warnings()
   await using service = await start(1, 3)
   await service.run('listen')
   await service.run('notify', 'one')
@@ -72,7 +67,7 @@ test('TaskPool leaves alone a listener, a query that ends by itself, and what is
 })
 
 test('TaskPool takes nothing from a task that runs beside one that ends', async () => {
-  const { all } = reports()
+  const all = warnings()
   await using service = await start(3)
   const word = new Int32Array(new SharedArrayBuffer(8))
   const waits = service.run('waits', { word })
@@ -86,7 +81,7 @@ test('TaskPool takes nothing from a task that runs beside one that ends', async 
 })
 
 test('TaskPool gives back what comes for a task that has ended', async () => {
-  const { all } = reports()
+  const all = warnings()
   await using service = await start(2, 1)
   const word = new Int32Array(new SharedArrayBuffer(8))
   const waits = service.run('waits', { word })

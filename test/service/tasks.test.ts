@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { TaskError, WorkerLostError } from 'millpond'
 import { createService, serverModule, taskModule } from 'millpond/service'
 import { TaskDeadlockError, TaskQueueFullError, TaskTimeoutError } from 'millpond/service'
 import type { Service, ServiceOptions, TasksOptions } from 'millpond/service'
 import type { TestDatabase } from '../support/database.ts'
 import { createDatabase } from '../support/database.ts'
+import { holdWarnings, thrownBy, words } from './support.ts'
 
 type Tasks = typeof import('./fixtures/tasks-more.mjs')
 
@@ -38,23 +39,6 @@ async function start(
 }
 
 /** Go on; begun; aborted. */
-function words(count = 3): Int32Array {
-  return new Int32Array(new SharedArrayBuffer(4 * count))
-}
-
-function thrownBy(promise: Promise<unknown>): Promise<unknown> {
-  return promise.then(
-    () => undefined,
-    (error: unknown) => error,
-  )
-}
-
-function warnings() {
-  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
-  onTestFinished(() => warned.mockRestore())
-  return warned
-}
-
 function throwsAtProgress(): void {
   throw new RangeError('no more')
 }
@@ -191,7 +175,7 @@ describe('with one service', () => {
   })
 
   test('Service.run() tells progress while the task runs', async () => {
-    const demand = words()
+    const demand = words(3)
     const call = service.run('tellsOnDemand', demand)
     const told: unknown[] = []
     Atomics.store(demand, 0, 1)
@@ -224,7 +208,7 @@ describe('with one service', () => {
   })
 
   test('Service.run() rejects with a TaskTimeoutError that says where the time went, and the task is told', async () => {
-    const word = words()
+    const word = words(3)
     const error = await thrownBy(service.run('gate', { word }, { timeoutMs: 100 }))
     expect(error).toBeInstanceOf(TaskTimeoutError)
     expect(error).toMatchObject({ code: 'ERR_TASK_TIMEOUT', task: 'gate', timeoutMs: 100, phase: 'run' })
@@ -239,7 +223,7 @@ describe('with one service', () => {
 
   test('a task may call another one, which is given up with it', async () => {
     expect(await service.run('nests', { name: 'double', input: 4 })).toBe(8)
-    const word = words()
+    const word = words(3)
     const controller = new AbortController()
     const call = thrownBy(service.run('nests', { name: 'gate', input: { word } }, { signal: controller.signal }))
     await expect.poll(() => word[1]).toBe(1)
@@ -252,7 +236,7 @@ describe('with one service', () => {
 describe('the queue', () => {
   test('Service.run() starts waiting calls by priority, then by age, and given up ones not at all', async () => {
     await using service = await start({ workers: 1 })
-    const [word, order] = [words(), words(8)]
+    const [word, order] = [words(3), words(8)]
     const first = service.run('gate', { word })
     const controller = new AbortController()
     const calls = [
@@ -274,7 +258,7 @@ describe('the queue', () => {
 
   test('Service.run() refuses a call beyond maxQueue', async () => {
     await using service = await start({ workers: 1, maxQueue: 1 })
-    const word = words()
+    const word = words(3)
     const calls = [service.run('gate', { word }), service.run('whoami')]
     const error = await thrownBy(service.run('whoami'))
     expect(error).toBeInstanceOf(TaskQueueFullError)
@@ -314,7 +298,7 @@ describe('tasks that wait for tasks', () => {
 
   test('of tasks that all wait for others, the last is refused and the rest get through', async () => {
     await using service = await start({ workers: 2 })
-    const [a, b] = [words(), words()]
+    const [a, b] = [words(3), words(3)]
     const first = thrownBy(service.run('nestsLater', { word: a }))
     const second = thrownBy(service.run('nestsLater', { word: b }))
     await expect.poll(() => [a[1], b[1]]).toEqual([1, 1])
@@ -329,7 +313,7 @@ describe('tasks that wait for tasks', () => {
 
   test('what tasks ask for starts before all other calls', async () => {
     await using service = await start({ workers: 2 })
-    const [hold, go, order] = [words(), words(), words(8)]
+    const [hold, go, order] = [words(3), words(3), words(8)]
     const holder = service.run('gate', { word: hold })
     const nested = service.run('nestsLater', { word: go, name: 'appends', input: { order, name: 1 } })
     await expect.poll(() => [hold[1], go[1]]).toEqual([1, 1])
@@ -343,7 +327,7 @@ describe('tasks that wait for tasks', () => {
 
   test('a nested call waits while somebody runs who waits for nobody', async () => {
     await using service = await start({ workers: 2 })
-    const word = words()
+    const word = words(3)
     const holder = service.run('gate', { word })
     await expect.poll(() => word[1]).toBe(1)
     const nested = service.run('nests', { name: 'whoami' })
@@ -356,10 +340,10 @@ describe('tasks that wait for tasks', () => {
 
 describe('giving up', () => {
   test('a task that does not stop costs its worker after killAfterMs, and the next one gets another', async () => {
-    const warned = warnings()
+    const warned = holdWarnings()
     await using service = await start({ workers: 1, killAfterMs: 50 })
     const before = await service.run('whoami')
-    const word = words()
+    const word = words(3)
     const error = await thrownBy(service.run('spins', { word }, { timeoutMs: 500 }))
     expect(error).toBeInstanceOf(TaskTimeoutError)
     expect(word[1]).toBe(1)
@@ -371,7 +355,7 @@ describe('giving up', () => {
   test('a task that stops in time keeps its worker; with several at a time nobody is killed', async () => {
     await using service = await start({ workers: 1, killAfterMs: 5_000 })
     const before = await service.run('whoami')
-    const word = words()
+    const word = words(3)
     const controller = new AbortController()
     const call = thrownBy(service.run('spins', { word, deaf: false }, { signal: controller.signal }))
     await expect.poll(() => word[1]).toBe(1)
@@ -383,7 +367,7 @@ describe('giving up', () => {
 
   test('a call is given up once, by its signal or by the end of its caller’s thread', async () => {
     const service = await start({ workers: 2, killAfterMs: Infinity })
-    const word = words()
+    const word = words(3)
     expect(await thrownBy(service.run('abandons', word))).toBeInstanceOf(WorkerLostError)
     Atomics.store(word, 0, 1)
     // All ports are closed then.
@@ -393,7 +377,7 @@ describe('giving up', () => {
 
   test('what waits when the service has to close is refused', async () => {
     const service = await start({ workers: 1 }, { closeTimeoutMs: 100 })
-    const word = words()
+    const word = words(3)
     const runs = thrownBy(service.run('gate', { word, deaf: true }))
     await expect.poll(() => word[1]).toBe(1)
     const waits = thrownBy(service.run('whoami'))
@@ -405,7 +389,7 @@ describe('giving up', () => {
 
   test('what is thrown where nobody catches it costs the worker: its tasks reject, with that as the cause', async () => {
     await using service = await start({ workers: 1, concurrency: 2 })
-    const word = words()
+    const word = words(3)
     const bystander = thrownBy(service.run('gate', { word }))
     const error = await thrownBy(service.run('throwsLater'))
     expect(error).toBeInstanceOf(WorkerLostError)
@@ -419,7 +403,7 @@ describe('from a server', () => {
   const http = serverModule(new URL('./fixtures/tasks-server.mjs', import.meta.url))
 
   test('a server runs tasks: results, errors, progress, and a client who leaves', async () => {
-    const word = words()
+    const word = words(3)
     await using service = await start({ workers: 2 }, { servers: { http: { module: http, data: word } } })
     const { port } = service.addresses('http')[0] as { port: number }
     const ask = async (path: string, init?: RequestInit): Promise<unknown> =>
@@ -452,8 +436,8 @@ describe('from a server', () => {
   })
 
   test('what a server has asked for is given up when its thread ends', async () => {
-    warnings()
-    const word = words()
+    holdWarnings()
+    const word = words(3)
     await using service = await start({ workers: 1 }, { servers: { http: { module: http, data: word } } })
     const { port } = service.addresses('http')[0] as { port: number }
     const server = started.findLast((worker) => worker.threadId > 0)
@@ -483,7 +467,7 @@ describe('Service.runAll()', () => {
 
   test('Service.runAll() yields results as they come, if told so', async () => {
     await using service = await start({ workers: 2 })
-    const word = words()
+    const word = words(3)
     const all = service.runAll('spins', [{ ms: 10_000, deaf: false, word }, { ms: 1 }, { ms: 1 }], {
       order: 'completion',
       concurrency: 3,
@@ -514,11 +498,11 @@ describe('Service.runAll()', () => {
 
   test('Service.runAll() gives up what runs when the loop is left, and closes its source', async () => {
     await using service = await start({ workers: 3 })
-    const word = words()
+    const word = words(3)
     let closed = false
     function* inputs() {
       try {
-        yield { word: Object.assign(words(), { 0: 1 }) }
+        yield { word: Object.assign(words(3), { 0: 1 }) }
         for (;;) yield { word }
       } finally {
         closed = true
@@ -538,7 +522,7 @@ describe('Service.runAll()', () => {
     await using service = await start({ workers: 2 })
     await expect(drain(service.runAll('throws', ['custom', 'dom']))).rejects.toMatchObject({ name: 'PaymentError' })
     await expect(drain(service.runAll('double', breaks()))).rejects.toThrow('no more inputs')
-    const word = words()
+    const word = words(3)
     const controller = new AbortController()
     const waiting = drain(service.runAll('gate', [{ word }, { word }], { signal: controller.signal }))
     const outcome = thrownBy(waiting)
