@@ -1,7 +1,7 @@
 import { optionTypeError } from '../errors.ts'
-import { shown } from '../options.ts'
 import { createPool } from '../postgres/index.ts'
 import type { PostgresPool, PostgresPoolOptions, Types } from '../postgres/index.ts'
+import { shownUrl } from './shown-url.ts'
 
 const mark = Symbol.for('millpond.definePool')
 declare const typesOf: unique symbol
@@ -45,7 +45,10 @@ interface Defined {
  */
 export function definePool<T extends Types = {}>(options: PoolDefinitionOptions<T> & { types?: T }): PoolDefinition<T> {
   if (typeof options !== 'object' || options === null) {
-    throw optionTypeError('options', `definePool() takes the options of a pool, as in { url }: got ${shown(options)}.`)
+    throw optionTypeError(
+      'options',
+      `definePool() takes the options of a pool, as in { url }: got ${shownUrl(options)}.`,
+    )
   }
   for (const key of ['limit', 'broker']) {
     if (Object.hasOwn(options, key)) {

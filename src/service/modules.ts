@@ -1,10 +1,9 @@
 import type { Transferable } from 'node:worker_threads'
 import type { PostgresPool } from '../postgres/index.ts'
 import { optionTypeError } from '../errors.ts'
-import { shown } from '../options.ts'
-import { redact } from '../postgres/url.ts'
 import type { Cloned } from './cloned.ts'
 import type { DefinedTypes } from './define-pool.ts'
+import { shownUrl } from './shown-url.ts'
 
 declare const exportsOf: unique symbol
 declare const definitionIn: unique symbol
@@ -182,10 +181,4 @@ function hrefOf(name: string, url: URL): string {
     'module',
     `${name} must be given a file URL, as in new URL('./module.js', import.meta.url): got ${shownUrl(url)}.`,
   )
-}
-
-/** What was given for the address of a module: that of a database, as likely as not, with its password. */
-export function shownUrl(value: unknown): string {
-  if (value instanceof URL) return shownUrl(value.href)
-  return typeof value === 'string' && /@|[?&]\w*pass/i.test(value) ? redact(value) : shown(value)
 }

@@ -7,8 +7,8 @@ import { parseOptions } from '../postgres/options.ts'
 import { canCross, findCulprit } from './clone.ts'
 import { isModule } from './define-pool.ts'
 import type { DefinedTypes } from './define-pool.ts'
-import { shownUrl } from './modules.ts'
 import type { PoolModule, ServerModule, TaskModule } from './modules.ts'
+import { shownUrl } from './shown-url.ts'
 
 /** What a service is made of. */
 export interface ServiceOptions<M, D = {}> {
@@ -177,7 +177,7 @@ export function checkOptions<M, D>(options: ServiceOptions<M, D>): void {
 
 function anObject(option: string, value: unknown, what: string): asserts value is object {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return
-  throw optionTypeError(option, `${option} must be an object ${what}: got ${shown(value)}.`)
+  throw optionTypeError(option, `${option} must be an object ${what}: got ${shownUrl(value)}.`)
 }
 
 function checkPool(pool: unknown): void {
