@@ -974,17 +974,6 @@ const cases: readonly Case[] = [
     ],
   },
   {
-    about: 'a transaction in which nothing runs while its connection is lost',
-    options: { max: 1 },
-    run: (sql) =>
-      sql.begin(async (t) => {
-        const [row] = await t`select pg_backend_pid() as p`
-        await db.admin`select pg_terminate_backend(${row?.['p'] as number}::int)`
-        await new Promise((resolve) => setTimeout(resolve, 100))
-        await t`select 1`
-      }),
-  },
-  {
     about: 'arrays on a reserved connection',
     run: async (sql) => {
       const reserved = await sql.reserve()
