@@ -121,3 +121,9 @@ function unwrap(reply: TaskReply, task: string): unknown {
   if (error instanceof Error) throw error
   throw new TaskError(task, `The task "${task}" threw something that is no error: ${String(error)}`, { cause: error })
 }
+
+/** Aborts with any of the two. What is no signal stays what it is, for `callTask` to refuse. */
+export function either(own: AbortSignal | undefined, other: AbortSignal): AbortSignal {
+  if (own === undefined) return other
+  return own instanceof AbortSignal ? AbortSignal.any([own, other]) : own
+}

@@ -23,7 +23,7 @@ export interface ListenOptions {
   port?: number
   /**
    * An address of this machine.
-   * @default all of them
+   * @default the server's own: all of them for Node's servers, localhost for Fastify
    */
   host?: string
   /**

@@ -2,7 +2,7 @@ import type { Transferable } from 'node:worker_threads'
 import { TaskError, messageOf } from '../errors.ts'
 import type { PostgresPool } from '../postgres/index.ts'
 import { Abortable } from './abort.ts'
-import { callTask, isCloneError } from './call.ts'
+import { callTask, either, isCloneError } from './call.ts'
 import { culpritIn } from './clone.ts'
 import { pack, unpack } from './parcel.ts'
 import type { Send } from './job.ts'
@@ -64,8 +64,7 @@ async function run(
   const task = find(await house.tasks, name, exported, house.module)
   abortable.throwIfAborted()
   const runOther = (other: string, value?: unknown, options: RunOptions = {}): unknown => {
-    const signal = options.signal ? AbortSignal.any([options.signal, abortable.signal]) : abortable.signal
-    return callTask(house.sender(id), other, value, { ...options, signal })
+    return callTask(house.sender(id), other, value, { ...options, signal: either(options.signal, abortable.signal) })
   }
   const held = new TaskPool(name, pool, (message) => house.say({ type: 'warning', message }))
   return held.run(() =>

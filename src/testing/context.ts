@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events'
 import { TaskError, PoolError, optionTypeError } from '../errors.ts'
 import type { PostgresPool, Types } from '../postgres/index.ts'
-import { callTask } from '../service/call.ts'
+import { callTask, either } from '../service/call.ts'
 import { canCross, culpritIn } from '../service/clone.ts'
 import { pack, unpack } from '../service/parcel.ts'
 import type { DefinedTypes, PoolDefinition } from '../service/define-pool.ts'
@@ -128,8 +128,7 @@ function makeContext(options: TestContextOptions<object, PostgresPool>): TestCon
       onProgress?.(told)
     },
     run: ((task: string, input?: unknown, own: RunOptions = {}) => {
-      const until = own.signal ? AbortSignal.any([own.signal, gone]) : gone
-      return callTask(tasks?.send ?? noTasks, task, input, { ...own, signal: until })
+      return callTask(tasks?.send ?? noTasks, task, input, { ...own, signal: either(own.signal, gone) })
     }) as unknown as Run<unknown>,
     listen: async (server, wanted) => {
       const address = await listeners.listen(server, { ...wanted, port: 0, host: '127.0.0.1', requireReusePort: false })

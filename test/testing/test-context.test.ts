@@ -155,6 +155,8 @@ describe('testContext().run()', () => {
     forgets: async (_: undefined, { pool: own }: TaskContext) => {
       await own.acquire()
     },
+    misleads: (_: undefined, { run }: TaskContext<{ add: (input: { a: number; b: number }) => number }>) =>
+      run('add', { a: 1, b: 1 }, { signal: 5 as never }),
     nested: async (n: number, { run }: TaskContext<{ add: (input: { a: number; b: number }) => number }>) =>
       run('add', { a: n, b: 1 }),
     waits: async (_: undefined, { signal }: TaskContext) =>
@@ -180,6 +182,13 @@ describe('testContext().run()', () => {
     expect(uncloneable).toMatchObject({ code: 'ERR_TASK', message: expect.stringContaining('its "callback"') })
     const input = { a: 1, b: (() => 2) as unknown as number }
     expect(await thrown(run('add', input))).toMatchObject({ code: 'ERR_TASK', task: 'add' })
+  })
+
+  test('testContext().run() refuses a signal that is none, also inside of a task', async () => {
+    const { run } = testContext({ tasks })
+    const refused = { code: 'ERR_OPTION', option: 'signal' }
+    expect(await thrown(run('add', { a: 1, b: 2 }, { signal: 5 as never }))).toMatchObject(refused)
+    expect(await thrown(run('misleads'))).toMatchObject(refused)
   })
 
   test('testContext().run() moves what is to be moved', async () => {
