@@ -84,6 +84,9 @@ const channels: { readonly [K in keyof Events]: Channel } = channelsOf(
   'millpond:listener-error',
 )
 
+/** Their names. */
+export const poolEvents: readonly string[] = Object.keys(channels)
+
 const { 'millpond:acquire': begins, 'millpond:release': ends, 'millpond:query': queries } = channels
 
 const debug = debuglog('millpond')

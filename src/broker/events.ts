@@ -38,6 +38,9 @@ const channels: { readonly [K in keyof BrokerEvents]: Channel } = channelsOf(
   'millpond:limit',
 )
 
+/** Their names. */
+export const brokerEvents: readonly string[] = Object.keys(channels)
+
 /** `make` is called only if somebody listens. */
 export function tell<K extends keyof BrokerEvents>(broker: string, type: K, make: () => BrokerEvents[K]): void {
   const to = channels[type]

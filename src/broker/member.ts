@@ -108,7 +108,7 @@ export class Member implements Permits {
       this.#settle(place)
     }
     this.#tick(place)
-    this.#look(place)
+    this.#noteLull(place)
   }
 
   yields(permit: Permit, openedAt: number): boolean {
@@ -118,7 +118,7 @@ export class Member implements Permits {
     host.releases(permit, openedAt)
     runRelease(r, seat.ledger, host, phases)
     permit.forOthers = r.yields
-    this.#look(place)
+    this.#noteLull(place)
     return r.yields
   }
 
@@ -213,7 +213,7 @@ export class Member implements Permits {
   }
 
   /** Whether a release has to ask. All that could end a lull settles, or wakes. */
-  #look({ r, host }: Place): void {
+  #noteLull({ r, host }: Place): void {
     this.lull.known = this.#phase === 'joined' && this.#timer === undefined && isLull(r, host)
     this.lull.seen = r.seenAsks
   }

@@ -195,8 +195,8 @@ export class Frames {
 }
 
 const startup = 0
-// The type bytes are letters: P is 80, and so on.
-const toServer = {
+/** The type bytes are letters: P is 80, and so on. */
+export const toServer = {
   parse: 80,
   bind: 66,
   describe: 68,
@@ -207,7 +207,9 @@ const toServer = {
   copyDone: 99,
   copyFail: 102,
 } as const
-const toClient = {
+export const toClient = {
+  parseComplete: 49,
+  bindComplete: 50,
   authentication: 82,
   readyForQuery: 90,
   commandComplete: 67,

@@ -211,18 +211,19 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
 
   /** Waits for a connection, first come, first served. Rejects with `AcquireTimeoutError` at the deadline. */
   acquire(options?: AcquireOptions): Promise<PostgresLease<T>> {
+    let limits: AcquireOptions
     try {
-      const limits = this.#deadlines.acquiring(options)
+      limits = this.#deadlines.acquiring(options)
       const lease = limits.signal?.aborted ? undefined : this.#atOnce()
       if (lease) return Promise.resolve(new PostgresLease<T>(asking(this)(lease), this.#template))
     } catch (error) {
       return Promise.reject(error)
     }
-    return running(this.#later(options))
+    return running(this.#later(limits))
   }
 
-  async #later(options: AcquireOptions | undefined): Promise<PostgresLease<T>> {
-    return new PostgresLease<T>(await this.#acquire(options), this.#template)
+  async #later(limits: AcquireOptions): Promise<PostgresLease<T>> {
+    return new PostgresLease<T>(await this.#wait(limits), this.#template)
   }
 
   /** An idle connection that can be lent as it is, or undefined. Never waits. */
@@ -334,7 +335,11 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   }
 
   async #acquire(options?: AcquireOptions): Promise<Lease<Connection>> {
-    return await this.#pool.acquire(this.#deadlines.acquiring(options)).then(asking(this), this.#nameHeld)
+    return await this.#wait(this.#deadlines.acquiring(options))
+  }
+
+  #wait(limits: AcquireOptions): Promise<Lease<Connection>> {
+    return this.#pool.acquire(limits).then(asking(this), this.#nameHeld)
   }
 
   #bound(bounds: { min: number; max: number }, listens: boolean): void {

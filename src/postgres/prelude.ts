@@ -1,4 +1,4 @@
-import { errorFields } from './frames.ts'
+import { errorFields, toClient, toServer } from './frames.ts'
 import type { ErrorFields } from './frames.ts'
 
 /**
@@ -49,7 +49,7 @@ export class Prelude {
     if (this.#state !== 'unsent') return chunk
     this.#state = 'sent'
     const steps = stepsOf(this.text)
-    if (chunk[0] !== type.query) return Buffer.concat([steps, chunk])
+    if (chunk[0] !== toServer.query) return Buffer.concat([steps, chunk])
     this.#held = [chunk]
     return Buffer.concat([steps, sync])
   }
@@ -79,16 +79,16 @@ export class Prelude {
 
   #isPassed(received: Buffer): boolean {
     switch (received[0] as number) {
-      case type.parseComplete:
-      case type.bindComplete:
+      case toClient.parseComplete:
+      case toClient.bindComplete:
         return false
-      case type.commandComplete:
+      case toClient.commandComplete:
         if (!this.#held) this.#state = 'answered'
         return false
-      case type.readyForQuery:
+      case toClient.readyForQuery:
         this.#state = 'answered'
         return false
-      case type.errorResponse:
+      case toClient.errorResponse:
         this.#state = 'failed'
         this.#failure = errorFields(received.subarray(headerSize))
         return true
@@ -100,14 +100,6 @@ export class Prelude {
 }
 
 const headerSize = 5
-const type = {
-  query: 81,
-  parseComplete: 49,
-  bindComplete: 50,
-  commandComplete: 67,
-  readyForQuery: 90,
-  errorResponse: 69,
-} as const
 const nothing: Buffer = Buffer.alloc(0)
 const sync = Buffer.from('S\0\0\0\x04', 'latin1')
 

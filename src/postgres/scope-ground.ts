@@ -34,11 +34,11 @@ const notEntered = 'bug: a connection was used before it was there'
 export interface LeaseSource {
   /** One that can be had at once. Throws where none may be had any more. */
   now(): Lease<Connection> | undefined
-  wait(): Waiting
+  wait(): Queued
 }
 
 /** Somebody in the pool's queue. */
-export interface Waiting {
+export interface Queued {
   readonly promise: Promise<Lease<Connection>>
   leave(why: unknown): void
 }
@@ -48,7 +48,7 @@ export class LeasedGround implements Ground {
   readonly statements: Statements
   readonly outermost = true
   readonly #source: LeaseSource
-  #waiting: Waiting | undefined
+  #waiting: Queued | undefined
   #lease: Lease<Connection> | undefined
   #ruined: Promise<void> | undefined
 

@@ -9,7 +9,7 @@ import type { Connection } from './connection.ts'
 import { Scope } from './scope.ts'
 import type { House, TransactionSql } from './scope.ts'
 import { LeasedGround } from './scope-ground.ts'
-import type { Waiting } from './scope-ground.ts'
+import type { Queued } from './scope-ground.ts'
 import type { Types } from './sql.ts'
 import { beginStatement, checkSavepointOptions, checkTransactionOptions } from './transaction-options.ts'
 import type { SessionOptions, TransactionOptions } from './transaction-options.ts'
@@ -24,7 +24,7 @@ const conflicts: ReadonlySet<string> = new Set(['40001', '40P01'])
 type Callback<T extends Types, R> = (sql: TransactionSql<T>) => R | PromiseLike<R>
 
 /** How a pool lends connections to its transactions. */
-export interface Acquirer {
+export interface Lender {
   /** One that can be had at once, or undefined. Throws as `acquire` rejects. */
   tryAcquire: () => Lease<Connection> | undefined
   acquire: (options: AcquireOptions) => Promise<Lease<Connection>>
@@ -39,11 +39,11 @@ type Lend = (lease: Lease<Connection>) => Lease<Connection>
 /** The transactions of one pool. */
 export class Transactions<T extends Types = {}> {
   readonly #house: House
-  readonly #acquirer: Acquirer
+  readonly #lender: Lender
 
-  constructor(house: House, acquirer: Acquirer) {
+  constructor(house: House, lender: Lender) {
     this.#house = house
-    this.#acquirer = acquirer
+    this.#lender = lender
   }
 
   /** A savepoint of the transaction that the caller is in; else a transaction of its own. */
@@ -73,8 +73,8 @@ export class Transactions<T extends Types = {}> {
     const { deadlines } = this.#house.template
     const around = deadlines?.here
     const bound = (wanted: AcquireOptions): AcquireOptions => (around ? deadlines.acquiring(wanted, around) : wanted)
-    const { tryAcquire, acquire } = this.#acquirer
-    const lent = this.#acquirer.lent?.() ?? itself
+    const { tryAcquire, acquire } = this.#lender
+    const lent = this.#lender.lent?.() ?? itself
     const ground = new LeasedGround(beginStatement(options), {
       now() {
         limit.start()
@@ -97,9 +97,9 @@ export class Transactions<T extends Types = {}> {
   }
 
   /** Without a deadline or a signal of anybody's. */
-  #wait(lent: Lend): Waiting {
+  #wait(lent: Lend): Queued {
     const holder = this.here()
-    const acquire = this.#acquirer.wait()
+    const acquire = this.#lender.wait()
     const promise = acquire.promise.then(lent, (error: unknown) => {
       throw this.naming(error, holder)
     })

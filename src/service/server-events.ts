@@ -33,6 +33,9 @@ const channels: { readonly [K in keyof ServerEvents]: Channel } = channelsOf(
   'millpond:server-reload',
 )
 
+/** Their names. */
+export const serverEvents: readonly string[] = Object.keys(channels)
+
 /** Whose thread it is. */
 interface Whose {
   readonly service: string

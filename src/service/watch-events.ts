@@ -1,8 +1,11 @@
-import type { PoolEvent } from '../watch.ts'
+import { brokerEvents } from '../broker/events.ts'
+import type { BrokerEvent } from '../broker/events.ts'
 import { optionTypeError } from '../errors.ts'
 import { shown } from '../options.ts'
-import type { BrokerEvent } from '../broker/events.ts'
+import { poolEvents } from '../watch.ts'
+import type { PoolEvent } from '../watch.ts'
 import { canCross } from './clone.ts'
+import { serverEvents } from './server-events.ts'
 import type { ServerEvent } from './server-events.ts'
 import { fromWire, toWire } from './wire.ts'
 import type { Wire } from './wire.ts'
@@ -32,39 +35,13 @@ export interface EventParcel {
   readonly thrown: Readonly<Record<string, Wire>>
 }
 
-/** Those that tell of what is rare enough to be heard by whoever asks for events at all. */
-export const defaultEvents: readonly string[] = [
-  'millpond:open',
-  'millpond:connect-error',
-  'millpond:reset',
-  'millpond:reset-error',
-  'millpond:close',
-  'millpond:doubtful',
-  'millpond:evict',
-  'millpond:timeout',
-  'millpond:leak',
-  'millpond:hook-error',
-  'millpond:listen',
-  'millpond:listen-error',
-  'millpond:listen-lost',
-  'millpond:listener-error',
-  'millpond:join',
-  'millpond:leave',
-  'millpond:lost',
-  'millpond:move',
-  'millpond:reap',
-  'millpond:full',
-  'millpond:limit',
-  'millpond:server-start',
-  'millpond:server-ready',
-  'millpond:server-exit',
-  'millpond:server-restart',
-  'millpond:server-failed',
-  'millpond:server-reload',
-]
-
 /** Those of every lease and every query: they cost something, and have to be asked for by name. */
 export const frequentEvents: readonly string[] = ['millpond:acquire', 'millpond:release', 'millpond:query']
+
+/** Those that tell of what is rare enough to be heard by whoever asks for events at all. */
+export const defaultEvents: readonly string[] = [...poolEvents, ...brokerEvents, ...serverEvents].filter(
+  (name) => !frequentEvents.includes(name),
+)
 
 const optionNames = ['types']
 const knownEvents: readonly string[] = [...defaultEvents, ...frequentEvents, 'millpond:dropped']

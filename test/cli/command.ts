@@ -1,8 +1,6 @@
-import { spawn } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { expect, onTestFinished } from 'vitest'
+import { expect } from 'vitest'
+import { Program } from '../support/program.ts'
 
 const bin = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 const fixtures = fileURLToPath(new URL('fixtures', import.meta.url))
@@ -11,35 +9,15 @@ const fixtures = fileURLToPath(new URL('fixtures', import.meta.url))
 export const secrets = ['millpond-secret', 'not-to-be-seen']
 
 /** The built command, in a process of its own, in the folder of the fixtures. */
-export class Command {
-  readonly child: ChildProcess
-  readonly exited: Promise<unknown[]>
-  stdout = ''
-  stderr = ''
-
+export class Command extends Program {
   constructor(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    const others = Object.entries(process.env).filter(([name]) => !/^(PG|DATABASE_URL$|NODE_)/.test(name))
-    this.child = spawn(process.execPath, [bin, ...args], {
-      cwd: fixtures,
-      env: { ...Object.fromEntries(others), ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    // Of the process and its pipes: nothing is printed after that.
-    this.exited = once(this.child, 'close')
-    this.child.stdout?.on('data', (chunk: Buffer) => {
-      this.stdout += chunk.toString()
-    })
-    this.child.stderr?.on('data', (chunk: Buffer) => {
-      this.stderr += chunk.toString()
-    })
-    onTestFinished(() => void this.child.kill('SIGKILL'))
+    super([bin, ...args], { env, cwd: fixtures })
   }
 
-  /** Its exit code. */
-  async end(): Promise<unknown> {
-    const [code, signal] = await this.exited
+  override async end(): Promise<unknown> {
+    const outcome = await super.end()
     for (const secret of secrets) expect(this.stdout + this.stderr).not.toContain(secret)
-    return code ?? signal
+    return outcome
   }
 }
 

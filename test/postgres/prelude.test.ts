@@ -1,12 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Prelude } from '../../src/postgres/prelude.ts'
-
-function message(type: string, body = ''): Buffer {
-  const bytes = Buffer.from(`${type}\0\0\0\0${body}`, 'latin1')
-  bytes.writeUInt32BE(bytes.length - 1, 1)
-  return bytes
-}
+import { message } from '../support/scripted-server.ts'
 
 const types = (bytes: Buffer): string => {
   let text = ''
