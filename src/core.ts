@@ -5,7 +5,7 @@ import { Backoff } from './backoff.ts'
 import { Counters } from './counters.ts'
 import { Idle } from './idle.ts'
 import type { CoreOptions } from './options.ts'
-import { Lull } from './lull.ts'
+import type { Lull } from './lull.ts'
 import type { Permit, Permits } from './permits.ts'
 import { Slot, state } from './slot.ts'
 import { Slots } from './slots.ts'
@@ -64,7 +64,7 @@ export class Core<C> {
     this.#maxIdle = options.maxIdle
     this.#idle = new Idle(options.order)
     this.#permits = permits
-    this.#lull = permits.lull ?? new Lull()
+    this.#lull = permits.lull
     this.#random = random
     this.#backoff = new Backoff(random)
     this.#counters = new Counters(options.timings)

@@ -54,8 +54,8 @@ export interface PermitUser {
  * All calls are synchronous, and none of them calls back but `settle`.
  */
 export interface Permits {
-  /** Spares a release the two questions below. Without it, each one asks. */
-  readonly lull?: Lull
+  /** Spares a release the two questions below, while it lasts. */
+  readonly lull: Lull
   /** Called once, with the first use of the pool. Throws (`BrokerError`) if the permits can never be had. */
   enrol(user: PermitUser): void
   /** Whether `settle` has anything to look at since it last ran. Cheap enough for every release. */

@@ -61,7 +61,7 @@ export class Pool<C> implements AsyncDisposable {
   readonly #options: ResolvedOptions
   readonly #clock: Clock
   readonly #permits: Permits
-  readonly #lull: Lull | undefined
+  readonly #lull: Lull
   readonly #core: Core<C>
   readonly #user: CoreUser<C>
   readonly #watch: Watch
@@ -423,7 +423,7 @@ export class Pool<C> implements AsyncDisposable {
   #released(slot: Slot<C>): void {
     this.#core.released(slot, this.#coarseNow())
     this.#refs.letGo(slot)
-    if (this.#core.actions.length > 0 || (!this.#lull?.known && this.#permits.unsettled)) this.#act(true)
+    if (this.#core.actions.length > 0 || (!this.#lull.known && this.#permits.unsettled)) this.#act(true)
   }
 
   async #reset(slot: Slot<C>): Promise<void> {

@@ -11,6 +11,7 @@ import { isOutdated } from '../../src/broker/release.ts'
 import { phases } from '../../src/broker/settle.ts'
 import type { Timer } from '../../src/clock.ts'
 import type { Identity } from '../../src/driver.ts'
+import { Lull } from '../../src/lull.ts'
 import type { Permit, Permits, PermitUser } from '../../src/permits.ts'
 import type { VirtualTime } from './virtual-time.ts'
 
@@ -21,6 +22,8 @@ const wakeMs = 0.03
  * phases, what they see of the pool, and the measuring of a move are those of the library; the ticks are as there.
  */
 export class Seat implements Permits {
+  /** Never known: each release asks. */
+  readonly lull: Lull = new Lull()
   readonly #ledger: Ledger
   readonly #time: VirtualTime
   readonly #r: Registers

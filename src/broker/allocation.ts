@@ -172,7 +172,7 @@ export function isShort(view: View): boolean {
 }
 
 /** How long a connection of a member must have idled before it can be called away for the asker. */
-export function ripeAfter(view: View, donor: MemberView, asker: MemberView): number {
+function ripeAfter(view: View, donor: MemberView, asker: MemberView): number {
   return donor.held > 1 || asker.held === 0 ? view.move : K * view.move
 }
 
@@ -183,10 +183,14 @@ function patience(view: View, donor: MemberView, asker: MemberView): number {
   return donor.held === 1 || donor.held >= asker.held + 2 ? 0 : view.move
 }
 
-/** Whether the oldest idle connection of a member may go to the asker now. */
+/** In how long the oldest idle connection of a member may go to the asker; 0 or less: now. Infinity if none may. */
+function ripensIn(view: View, donor: MemberView, asker: MemberView): number {
+  if (donor.idle === 0 || donor.held <= donor.min) return Infinity
+  return Math.max(ripeAfter(view, donor, asker) - donor.idled, patience(view, donor, asker) - asker.waited)
+}
+
 function isRipe(view: View, donor: MemberView, asker: MemberView): boolean {
-  if (donor.idle === 0 || donor.held <= donor.min) return false
-  return donor.idled >= ripeAfter(view, donor, asker) && asker.waited >= patience(view, donor, asker)
+  return ripensIn(view, donor, asker) <= 0
 }
 
 /** Whom my oldest idle connection goes to; nobody if it stays. */
@@ -230,13 +234,11 @@ export function lookAgainAfter(view: View, me: number, move: number): number {
 
 /** How long until the next idle connection elsewhere is ripe for me; Infinity if none will be. */
 export function nextRipening(view: View, me: number): number {
+  const asker = view.members[me]!
   let next = Infinity
   for (let i = 0; i < view.size; i++) {
     const member = view.members[i]!
-    if (i === me || !member.alive || member.idle === 0 || member.held <= member.min) continue
-    const asker = view.members[me]!
-    const ripens = Math.max(ripeAfter(view, member, asker) - member.idled, patience(view, member, asker) - asker.waited)
-    next = Math.min(next, Math.max(0, ripens))
+    if (i !== me && member.alive) next = Math.min(next, Math.max(0, ripensIn(view, member, asker)))
   }
   return next
 }

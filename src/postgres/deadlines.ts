@@ -59,18 +59,25 @@ export class Deadlines {
    */
   acquiring(options: AcquireOptions = {}, around: Bounds | undefined = this.here): AcquireOptions {
     if (!around || around.ended) return options
-    for (const signal of around.signals) signal.throwIfAborted()
-    const { clock, acquireTimeoutMs, stats } = this.#details
-    const leftMs = around.endsAt - clock.now()
-    const { timeoutMs } = around
-    if (leftMs <= 0)
-      throw new AcquireTimeoutError({ phase: 'queue', waitedMs: timeoutMs - leftMs, timeoutMs, stats: stats() })
+    const leftMs = this.leftFor(around)
+    const { acquireTimeoutMs } = this.#details
     const signals = options.signal ? [...around.signals, options.signal] : around.signals
     return {
       ...options,
       ...(signals.length > 0 ? { signal: anyOf(signals) } : {}),
       timeoutMs: Math.min(options.timeoutMs ?? acquireTimeoutMs, Math.ceil(leftMs)),
     }
+  }
+
+  /** The milliseconds that an acquire may take which those are around. Throws if there are none left. */
+  leftFor(around: Bounds): number {
+    if (around.ended) return Infinity
+    for (const signal of around.signals) signal.throwIfAborted()
+    const { clock, stats } = this.#details
+    const leftMs = around.endsAt - clock.now()
+    const { timeoutMs } = around
+    if (leftMs > 0) return leftMs
+    throw new AcquireTimeoutError({ phase: 'queue', waitedMs: timeoutMs - leftMs, timeoutMs, stats: stats() })
   }
 
   /** A statement that the pool sends for a user, SAVEPOINT for one, has the deadline of every query. */

@@ -18,7 +18,7 @@ export interface DropInExtras<T extends Types = {}> extends Omit<PoolOptions, 'm
 }
 
 /** Names of postgres.js's options, and ours. */
-const renamed: readonly (readonly [name: string, ...others: string[]])[] = [
+const renamed: readonly (readonly [name: string, other: string])[] = [
   ['host', 'hostname'],
   ['user', 'username'],
   ['password', 'pass'],
@@ -45,8 +45,8 @@ export function dropInOptions(
   const options: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(given)) if (isSet(name, value)) options[name] = value
   for (const [name, other] of renamed) {
-    if (other !== undefined && other in options) options[name] ??= options[other]
-    if (other !== undefined) delete options[other]
+    if (other in options) options[name] ??= options[other]
+    delete options[other]
   }
   if ('socket' in options) {
     throw optionTypeError(
@@ -58,7 +58,7 @@ export function dropInOptions(
   const wanted: Record<string, unknown> = {}
   for (const name of numbers) {
     wanted[name] = name in given ? given[name] : (taken[name] ?? env[`PG${name.toUpperCase()}`])
-    if (name !== 'max') delete options[name]
+    delete options[name]
   }
   if (options['timeout'] !== undefined) wanted['idle_timeout'] = options['timeout']
   delete options['timeout']

@@ -65,9 +65,9 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   readonly #ambient: Ambient<Scope>
   readonly #transactions: Transactions<T>
   readonly #listening: Listening
-  /** As the user wants them; the connection of listeners is one more. */
   /** An idle connection, where nothing is to be done before it may be lent. */
   readonly #atOnce: () => Lease<Connection> | undefined
+  /** As the user wants them; the connection of listeners is one more. */
   #bounds: { min: number; max: number }
   #listens = false
   readonly #deadlines: Deadlines
@@ -180,7 +180,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     parameters: readonly unknown[] = [],
     { prepare = false, ...limits }: QueryOptions = {},
   ): Promise<postgres.RowList<R[]>> {
-    const { sql } = this.with(limits)
+    const { sql } = Object.keys(limits).length === 0 ? this : this.with(limits)
     return await sql.unsafe<R[]>(text, [...parameters] as never[], { prepare })
   }
 

@@ -38,7 +38,7 @@ export class PostgresSession<T extends Types = {}> implements AsyncDisposable {
     this.#pool = pool
     this.#scope = scope
     this.#limit = limit
-    limit.signal.addEventListener('abort', () => void this.#abort(), { once: true })
+    limit.signalIfAny?.addEventListener('abort', () => void this.#abort(), { once: true })
   }
 
   /** Runs queries in the transaction; the first one begins it. After the end they reject with `LeaseReleasedError`. */
@@ -93,10 +93,10 @@ export class PostgresSession<T extends Types = {}> implements AsyncDisposable {
 
   async #finish(): Promise<void> {
     if (this.#rolledBack) {
-      this.#limit.signal.throwIfAborted()
+      this.#limit.signalIfAny?.throwIfAborted()
       throw new LeaseReleasedError(this.#pool, 'rolled back')
     }
-    const { signal } = this.#limit
+    const { signalIfAny: signal } = this.#limit
     try {
       await this.#scope.commit(signal)
     } catch (error) {
@@ -109,8 +109,8 @@ export class PostgresSession<T extends Types = {}> implements AsyncDisposable {
 
   #rollback(): Promise<void> {
     this.#limit.stop()
-    const { signal } = this.#limit
-    this.#rolledBack ??= this.#scope.rollback(signal.aborted ? signal.reason : undefined)
+    const { signalIfAny: signal } = this.#limit
+    this.#rolledBack ??= this.#scope.rollback(signal?.aborted ? signal.reason : undefined)
     return this.#rolledBack
   }
 

@@ -105,13 +105,14 @@ function dressed(sql: object, touch: Touch | undefined, members: object): object
   return Object.assign(tag, inner, {
     unsafe: (...values: unknown[]) => touched(inner.unsafe(...values)),
     file: (...values: unknown[]) => touched(inner.file(...values)),
-    notify: async (channel: string, payload: unknown) =>
-      await tag(pieces('select pg_notify(', ', ', ')'), channel, String(payload)),
+    notify: async (channel: string, payload: unknown) => await tag(notifyPieces, channel, String(payload)),
     ...members,
   })
 }
 
-/** What a tag gets in place of a template that is written out. */
+/** What a tag gets in place of a template that is written out. One for all: postgres.js keeps each that it has seen. */
+const notifyPieces = pieces('select pg_notify(', ', ', ')')
+
 function pieces(...texts: string[]): TemplateStringsArray {
   return Object.assign(texts, { raw: texts })
 }

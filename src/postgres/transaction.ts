@@ -79,7 +79,7 @@ export class Transactions<T extends Types = {}> {
       now() {
         limit.start()
         limit.signalIfAny?.throwIfAborted()
-        bound({})
+        if (around) deadlines.leftFor(around)
         const lease = tryAcquire()
         return lease && lent(lease)
       },

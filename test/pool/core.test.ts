@@ -4,6 +4,7 @@ import { Core } from '../../src/core.ts'
 import type { Action } from '../../src/action.ts'
 import type { CoreOptions } from '../../src/options.ts'
 import { ConnectError } from '../../src/errors.ts'
+import { Lull } from '../../src/lull.ts'
 import type { Permit, Permits } from '../../src/permits.ts'
 import { Slot, move, state } from '../../src/slot.ts'
 import type { Waiter } from '../../src/waiters.ts'
@@ -29,6 +30,7 @@ const options: CoreOptions = {
 
 /** Permits that can be counted, up to a limit, and that take connections away when told to. */
 class CountedPermits implements Permits {
+  readonly lull = new Lull()
   readonly unsettled = false
   readonly out = new Set<Permit>()
   readonly limit: number

@@ -1,6 +1,7 @@
 import { getEventListeners } from 'node:events'
 import { describe, expect, test } from 'vitest'
 import { deferred } from '../../src/deferred.ts'
+import { Lull } from '../../src/lull.ts'
 import type { Permit, Permits } from '../../src/permits.ts'
 import { FakeDriver, settled } from '../../src/testing/index.ts'
 import { Core } from '../../src/core.ts'
@@ -142,6 +143,7 @@ describe('waiters', () => {
 describe('time', () => {
   test('a pool that may not open, because others hold the permits, sets no timer for its backoff', () => {
     const none: Permits = {
+      lull: new Lull(),
       unsettled: false,
       enrol: () => {},
       settle: () => {},

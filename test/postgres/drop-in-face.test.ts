@@ -3,6 +3,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test
 import { createPool } from '../../src/postgres/index.ts'
 import type { PostgresPool, PostgresPoolOptions } from '../../src/postgres/index.ts'
 import { beginOptions } from '../../src/postgres/sql-face-begin.ts'
+import { poolSql } from '../../src/postgres/sql-face.ts'
+import type { FaceHouse } from '../../src/postgres/sql-face.ts'
+import type { PostgresSql } from '../../src/postgres/sql.ts'
 import { rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
@@ -25,6 +28,21 @@ function make(options: PostgresPoolOptions = {}): PostgresPool {
   onTestFinished(async () => void (await pool.close({ timeoutMs: 100 })))
   return pool
 }
+
+test('sql.notify() has one template, since postgres.js keeps each that it has seen', async () => {
+  const templates: unknown[] = []
+  const tag = async (template: unknown): Promise<void> => void templates.push(template)
+  const house = {
+    template: { options: { shared: {} } },
+    settings: { addresses: [], pool: {} },
+    parameters: {},
+  } as unknown as FaceHouse
+  const sql = poolSql(tag as unknown as PostgresSql, house)
+  await sql.notify('news', 'one')
+  await sql.notify('news', 'two')
+  expect(templates).toHaveLength(2)
+  expect(templates[1]).toBe(templates[0])
+})
 
 const pid = async (tag: plain.ISql): Promise<unknown> => (await tag`select pg_backend_pid() as pid`)[0]?.['pid']
 

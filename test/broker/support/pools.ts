@@ -100,9 +100,9 @@ export class TestPool implements PermitUser {
   }
   release(): void {
     const permit = this.leased.shift()!
-    if (!this.permits.lull?.lasts && this.permits.yields(permit, this.openedAt.get(permit)!)) this.#close(permit)
+    if (!this.permits.lull.lasts && this.permits.yields(permit, this.openedAt.get(permit)!)) this.#close(permit)
     else this.#place(permit)
-    if (!this.permits.lull?.known) this.#after()
+    if (!this.permits.lull.known) this.#after()
   }
   closeDone(): void {
     this.permits.give(this.closings.shift()!)

@@ -2,6 +2,7 @@ import { expect } from 'vitest'
 import type { Action } from '../../../src/action.ts'
 import { Core } from '../../../src/core.ts'
 import type { CoreOptions } from '../../../src/options.ts'
+import { Lull } from '../../../src/lull.ts'
 import type { Permit, Permits } from '../../../src/permits.ts'
 import type { Slot } from '../../../src/slot.ts'
 import type { Waiter } from '../../../src/waiters.ts'
@@ -11,6 +12,7 @@ import type { Asker, Place, State } from './model.ts'
 
 /** As many permits as the test says; each is given back once, and closed before that if it was ever used. */
 class SomePermits implements Permits {
+  readonly lull = new Lull()
   readonly unsettled = false
   readonly out = new Set<Permit>()
   limit: number
