@@ -144,8 +144,7 @@ export function splitHooks<C>(options: Omit<GenericPoolOptions<C>, 'driver'>): {
     const hook = options[name]
     delete rest[name]
     if (hook === undefined) continue
-    if (typeof hook !== 'function') throw optionTypeError(name, `${name} must be a function: got ${shown(hook)}.`)
-    hooks[name] = hook
+    hooks[name] = fn(name, hook)
   }
   return { hooks, rest }
 }
@@ -326,12 +325,14 @@ function oneOf<const T extends string>(option: string, value: unknown, allowed: 
   return found
 }
 
-function flag(option: string, value: unknown): boolean {
+/** Checks an option that is true or false; without it, false. */
+export function flag(option: string, value: unknown): boolean {
   if (value === undefined || typeof value === 'boolean') return value ?? false
   throw optionTypeError(option, `${option} must be true or false: got ${shown(value)}.`)
 }
 
-function fn<F>(option: string, value: F): F {
+/** Checks a function. */
+export function fn<F>(option: string, value: F): F {
   if (typeof value === 'function') return value
   throw optionTypeError(option, `${option} must be a function: got ${shown(value)}.`)
 }

@@ -1,7 +1,7 @@
 import type { Transferable } from 'node:worker_threads'
 import { heed } from '../deadline.ts'
 import { TaskError, optionTypeError } from '../errors.ts'
-import { duration, shown } from '../options.ts'
+import { duration, fn, shown } from '../options.ts'
 import { createCallWords, countTaken, giveUp, threadOf } from './abort.ts'
 import { culpritIn } from './clone.ts'
 import { pack, unpack } from './parcel.ts'
@@ -89,9 +89,7 @@ function checked(options: RunOptions): Checked {
   if (!Array.isArray(transfer)) throw optionTypeError('transfer', `transfer must be an array: got ${shown(transfer)}.`)
   if (!Number.isFinite(priority))
     throw optionTypeError('priority', `priority must be a number: got ${shown(priority)}.`)
-  if (onProgress !== undefined && typeof onProgress !== 'function') {
-    throw optionTypeError('onProgress', `onProgress must be a function: got ${shown(onProgress)}.`)
-  }
+  if (onProgress !== undefined) fn('onProgress', onProgress)
   const timeoutMs = duration('timeoutMs', options.timeoutMs, Infinity, { endless: true })
   return { signal, timeoutMs, transfer, priority }
 }

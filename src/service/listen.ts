@@ -2,8 +2,8 @@ import { Server } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
-import { PoolError, optionRangeError, optionTypeError } from '../errors.ts'
-import { shown } from '../options.ts'
+import { PoolError, optionTypeError } from '../errors.ts'
+import { flag, shown, whole } from '../options.ts'
 import { Drain } from './listen-drain.ts'
 import { canSharePort } from './listen-share.ts'
 import type { FromServerThread, ListenAnswer } from './server-messages.ts'
@@ -184,17 +184,13 @@ function checked(app: unknown, options: unknown): Wanted {
   if (unknown !== undefined) {
     throw optionTypeError(unknown, `Unknown option "${unknown}" of listen(): allowed are ${optionNames.join(', ')}.`)
   }
-  const { port = 0, host, requireReusePort = false } = options as Record<keyof ListenOptions, unknown>
-  const allowed = 'port must be a whole number from 0 to 65535'
-  if (typeof port !== 'number') throw optionTypeError('port', `${allowed}: got ${shown(port)}.`)
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
-    throw optionRangeError('port', `${allowed}: got ${port}.`)
-  }
+  const { port = 0, host, requireReusePort } = options as Record<keyof ListenOptions, unknown>
   if (host !== undefined && typeof host !== 'string') {
     throw optionTypeError('host', `host must be a string: got ${shown(host)}.`)
   }
-  if (typeof requireReusePort !== 'boolean') {
-    throw optionTypeError('requireReusePort', `requireReusePort must be true or false: got ${shown(requireReusePort)}.`)
+  return {
+    port: whole('port', port, { from: 0, to: 65_535 }),
+    host,
+    requireReusePort: flag('requireReusePort', requireReusePort),
   }
-  return { port, host, requireReusePort }
 }

@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import { duration, resolveOptions, shown } from '../options.ts'
+import { duration, flag, fn, resolveOptions, shown, whole } from '../options.ts'
 import type { LimitOption } from '../options.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
 import type { PostgresHooks, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
@@ -158,12 +158,8 @@ export function checkOptions<M, D>(options: ServiceOptions<M, D>): void {
   if (tasks !== undefined) checkTasks(tasks)
   if (servers !== undefined) checkServers(servers)
   duration('closeTimeoutMs', options.closeTimeoutMs, 0, { endless: true })
-  if (before !== undefined && typeof before !== 'function') {
-    throw optionTypeError('before', `before must be a function: got ${shown(before)}.`)
-  }
-  if (checkLimit !== undefined && typeof checkLimit !== 'boolean') {
-    throw optionTypeError('checkLimit', `checkLimit must be true or false: got ${shown(checkLimit)}.`)
-  }
+  if (before !== undefined) fn('before', before)
+  flag('checkLimit', checkLimit)
   if (signals !== undefined && signals !== false) checkSignals(signals)
   if (instrument !== undefined && !(instrument instanceof URL && instrument.protocol === 'file:')) {
     throw optionTypeError(
@@ -264,12 +260,7 @@ function module(option: string, value: unknown, maker: string): void {
 }
 
 function count(option: string, value: unknown): void {
-  if (value === undefined) return
-  const allowed = `${option} must be a whole number from 1 to 1024`
-  if (typeof value !== 'number') throw optionTypeError(option, `${allowed}: got ${shown(value)}.`)
-  if (!Number.isInteger(value) || value < 1 || value > 1024) {
-    throw optionRangeError(option, `${allowed}: got ${value}.`)
-  }
+  if (value !== undefined) whole(option, value, { from: 1, to: 1024 })
 }
 
 function countOrNoEnd(option: string, value: unknown): void {
