@@ -206,11 +206,7 @@ export const poolOptionNames: ReadonlySet<string> = new Set<keyof PoolOptions>([
 
 /** Checks pool options and fills in the defaults. Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'`. */
 export function resolveOptions(options: PoolOptions): ResolvedOptions {
-  for (const key of Object.keys(options)) {
-    if (!poolOptionNames.has(key)) {
-      throw optionTypeError(key, `Unknown option "${key}": allowed are ${[...poolOptionNames].join(', ')}.`)
-    }
-  }
+  onlyKnown(options, [...poolOptionNames])
   if (options.limit !== undefined && options.broker !== undefined) {
     throw optionTypeError('broker', 'Cannot use "limit" and "broker" together: "limit" makes or joins its own broker.')
   }
@@ -267,6 +263,17 @@ function limit(value: unknown): ResolvedOptions['limit'] {
   return {
     name: text('limit.name', 'name' in value ? value.name : undefined) ?? unnamedLimit,
     connections: count('limit.connections', value.connections, 1, { from: 1 }),
+  }
+}
+
+/** Refuses options that are not known. `of` says whose they are; `prefix` stands before their names. */
+export function onlyKnown(options: object, allowed: readonly string[], of = '', prefix = ''): void {
+  for (const key of Object.keys(options)) {
+    if (allowed.includes(key)) continue
+    const name = `${prefix}${key}`
+    const whose = of && ` of ${of}`
+    const are = allowed.length === 1 ? 'is' : 'are'
+    throw optionTypeError(name, `Unknown option "${name}"${whose}: allowed ${are} ${allowed.join(', ')}.`)
   }
 }
 

@@ -5,7 +5,7 @@ import { systemClock } from '../clock.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { BrokerError, optionTypeError } from '../errors.ts'
-import { whole } from '../options.ts'
+import { onlyKnown, whole } from '../options.ts'
 import type { BrokerStats } from '../stats.ts'
 import { bury } from './bury.ts'
 import { closedError, confirm, environmentKey, isClosed, sumOfMin } from './enrol.ts'
@@ -224,14 +224,10 @@ class ThreadBroker implements Broker {
   }
 }
 
-const optionNames: ReadonlySet<string> = new Set<keyof BrokerOptions>(['name', 'limit', 'members'])
+const optionNames: readonly (keyof BrokerOptions)[] = ['name', 'limit', 'members']
 
 function checked(options: BrokerOptions): Required<BrokerOptions> {
-  for (const key of Object.keys(options)) {
-    if (!optionNames.has(key)) {
-      throw optionTypeError(key, `Unknown option "${key}": allowed are ${[...optionNames].join(', ')}.`)
-    }
-  }
+  onlyKnown(options, optionNames)
   const { name, limit, members = defaultMembers } = options
   if (typeof name !== 'string' || name === '') {
     throw optionTypeError('name', 'name must be a string that is not empty.')

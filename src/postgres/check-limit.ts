@@ -1,7 +1,7 @@
 import { systemClock } from '../clock.ts'
 import { withinDeadline } from '../deadline.ts'
 import { ConnectError, LimitError, messageOf, optionRangeError, optionTypeError } from '../errors.ts'
-import { duration } from '../options.ts'
+import { duration, onlyKnown } from '../options.ts'
 import type { Connection } from './connection.ts'
 import type { PostgresLease } from './lease.ts'
 import { readNumbers } from './limit-numbers.ts'
@@ -45,7 +45,7 @@ const defaultTimeoutMs = 10_000
 /** What the connection is given to close after an abort. */
 const graceMs = 400
 const misfits: readonly OnMisfit[] = ['throw', 'warn', 'ignore']
-const known: ReadonlySet<string> = new Set<keyof CheckLimitOptions>(['onMisfit', 'timeoutMs', 'signal', 'pool'])
+const known: readonly (keyof CheckLimitOptions)[] = ['onMisfit', 'timeoutMs', 'signal', 'pool']
 
 /** What this thread has warned of. */
 const warned = new Set<string>()
@@ -172,9 +172,7 @@ function checked<T extends Types>(
   timeoutMs: number
   signal: AbortSignal | undefined
 } {
-  for (const key of Object.keys(options)) {
-    if (!known.has(key)) throw optionTypeError(key, `Unknown option "${key}": allowed are ${[...known].join(', ')}.`)
-  }
+  onlyKnown(options, known)
   const { onMisfit = 'throw', timeoutMs, signal } = options
   if (!misfits.includes(onMisfit)) {
     throw optionTypeError('onMisfit', `onMisfit must be ${misfits.map((one) => `'${one}'`).join(' or ')}.`)

@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../clock.ts'
 import { longestTimerMs } from '../clock.ts'
 import { DeadlineError, heed, lateMs, withinDeadline } from '../deadline.ts'
 import { AcquireTimeoutError, QueryTimeoutError, optionRangeError, optionTypeError } from '../errors.ts'
-import { duration } from '../options.ts'
+import { duration, onlyKnown } from '../options.ts'
 import type { AcquireOptions } from '../pool.ts'
 import type { PoolStats } from '../stats.ts'
 import { Ambient } from './ambient.ts'
@@ -212,13 +212,11 @@ class Watch {
   }
 }
 
+const limitNames: readonly (keyof QueryLimits)[] = ['signal', 'timeoutMs']
+
 /** Throws a `TypeError` or `RangeError` with `code: 'ERR_OPTION'`. */
 export function checkLimits(limits: QueryLimits): QueryLimits {
-  for (const key of Object.keys(limits)) {
-    if (key !== 'signal' && key !== 'timeoutMs') {
-      throw optionTypeError(key, `Unknown option "${key}": allowed are signal, timeoutMs.`)
-    }
-  }
+  onlyKnown(limits, limitNames)
   const { signal, timeoutMs } = limits
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw optionTypeError('signal', 'signal must be an AbortSignal.')

@@ -1,4 +1,5 @@
 import { optionRangeError, optionTypeError } from '../errors.ts'
+import { onlyKnown } from '../options.ts'
 
 /** Nobody has listened for a while: what was sent meanwhile is lost. */
 export interface ListenGap {
@@ -38,10 +39,7 @@ export function checkListen(channel: unknown, fn: unknown, options: ListenOption
     throw optionRangeError('channel', `channel must have at most ${longestChannel} bytes: got ${bytes}.`)
   }
   if (typeof fn !== 'function') throw optionTypeError('fn', 'fn must be a function that takes what is sent.')
-  for (const key of Object.keys(options)) {
-    if (key === 'signal' || key === 'onGap' || key === 'keepAlive') continue
-    throw optionTypeError(key, `Unknown option "${key}": allowed are signal, onGap, keepAlive.`)
-  }
+  onlyKnown(options, ['signal', 'onGap', 'keepAlive'])
   const { signal, onGap, keepAlive } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw optionTypeError('signal', 'signal must be an AbortSignal.')

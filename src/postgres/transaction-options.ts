@@ -1,6 +1,6 @@
 import { optionRangeError, optionTypeError } from '../errors.ts'
 import type { OptionError } from '../errors.ts'
-import { duration } from '../options.ts'
+import { duration, onlyKnown } from '../options.ts'
 
 /** From the weakest to the strongest. */
 export type Isolation = 'read uncommitted' | 'read committed' | 'repeatable read' | 'serializable'
@@ -65,11 +65,7 @@ const known: Readonly<Record<Kind, readonly string[]>> = {
 
 /** Throws `ERR_OPTION` for what is not known or not possible. */
 export function checkTransactionOptions(options: TransactionOptions, of: Kind = 'transaction'): void {
-  for (const key of Object.keys(options)) {
-    if (!known[of].includes(key)) {
-      throw optionTypeError(key, `Unknown option "${key}" of a ${of}: allowed are ${known[of].join(', ')}.`)
-    }
-  }
+  onlyKnown(options, known[of], `a ${of}`)
   const { isolation, retries = 0, timeoutMs } = options
   if (isolation !== undefined && !isolations.includes(isolation)) {
     throw optionTypeError('isolation', `isolation must be one of '${isolations.join("', '")}'.`)

@@ -1,7 +1,7 @@
 import type { Transferable } from 'node:worker_threads'
 import { heed } from '../deadline.ts'
 import { TaskError, optionTypeError } from '../errors.ts'
-import { duration, fn, shown } from '../options.ts'
+import { duration, fn, onlyKnown, shown } from '../options.ts'
 import { createCallWords, countTaken, giveUp, threadOf } from './abort.ts'
 import { culpritIn } from './clone.ts'
 import { pack, unpack } from './parcel.ts'
@@ -78,10 +78,7 @@ interface Checked {
 }
 
 function checked(options: RunOptions): Checked {
-  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
-  if (unknown !== undefined) {
-    throw optionTypeError(unknown, `Unknown option "${unknown}" of run(): allowed are ${optionNames.join(', ')}.`)
-  }
+  onlyKnown(options, optionNames, 'run()')
   const { signal, transfer = [], priority = 0, onProgress } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw optionTypeError('signal', `signal must be an AbortSignal: got ${shown(signal)}.`)

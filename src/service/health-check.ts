@@ -1,5 +1,5 @@
 import { PoolError, optionTypeError } from '../errors.ts'
-import { duration, shown } from '../options.ts'
+import { duration, onlyKnown, shown } from '../options.ts'
 import type { PostgresPool } from '../postgres/index.ts'
 
 export interface CheckOptions {
@@ -52,9 +52,6 @@ export function checkTimeout(option: string, options: unknown): number {
       `${option} must be { timeoutMs }${option === 'check' ? ', true or false' : ''}: got ${shown(options)}.`,
     )
   }
-  const unknown = Object.keys(options).find((key) => key !== 'timeoutMs')
-  if (unknown !== undefined) {
-    throw optionTypeError(unknown, `Unknown option "${unknown}" of a check: allowed is timeoutMs.`)
-  }
+  onlyKnown(options, ['timeoutMs'], 'a check')
   return duration('timeoutMs', (options as CheckOptions).timeoutMs, 2_000, { from: 1 })
 }

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { optionTypeError } from '../errors.ts'
-import { shown } from '../options.ts'
+import { onlyKnown, shown } from '../options.ts'
 import { checkTimeout } from './health-check.ts'
 import type { CheckOptions, CheckResult } from './health-check.ts'
 
@@ -91,10 +91,7 @@ function checked(options: HealthOptions): Required<HealthOptions> {
   if (typeof options !== 'object' || options === null) {
     throw optionTypeError('options', `health() takes its options as an object: got ${shown(options)}.`)
   }
-  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
-  if (unknown !== undefined) {
-    throw optionTypeError(unknown, `Unknown option "${unknown}" of health(): allowed are ${optionNames.join(', ')}.`)
-  }
+  onlyKnown(options, optionNames, 'health()')
   const { livePath = '/healthz', readyPath = '/readyz', check = false } = options
   for (const [name, path] of Object.entries({ livePath, readyPath }) as [string, unknown][]) {
     if (typeof path !== 'string' || !/^\/[^?]*$/.test(path)) {

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { PoolError, optionTypeError } from '../errors.ts'
-import { flag, shown, whole } from '../options.ts'
+import { flag, onlyKnown, shown, whole } from '../options.ts'
 import { Drain } from './listen-drain.ts'
 import { canSharePort } from './listen-share.ts'
 import type { FromServerThread, ListenAnswer } from './server-messages.ts'
@@ -180,10 +180,7 @@ function checked(app: unknown, options: unknown): Wanted {
       `listen() takes its options as an object, as in { port: 8080 }: got ${shown(options)}.`,
     )
   }
-  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
-  if (unknown !== undefined) {
-    throw optionTypeError(unknown, `Unknown option "${unknown}" of listen(): allowed are ${optionNames.join(', ')}.`)
-  }
+  onlyKnown(options, optionNames, 'listen()')
   const { port = 0, host, requireReusePort } = options as Record<keyof ListenOptions, unknown>
   if (host !== undefined && typeof host !== 'string') {
     throw optionTypeError('host', `host must be a string: got ${shown(host)}.`)

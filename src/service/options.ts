@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import { duration, flag, fn, resolveOptions, shown, whole } from '../options.ts'
+import { duration, flag, fn, onlyKnown, resolveOptions, shown, whole } from '../options.ts'
 import type { LimitOption } from '../options.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
 import type { PostgresHooks, PostgresPool, PostgresPoolOptions } from '../postgres/index.ts'
@@ -146,7 +146,7 @@ const serverKeys = ['module', 'workers', 'data', 'startTimeoutMs', 'maxRestarts'
 /** Checks what the compiler cannot. */
 export function checkOptions<M, D>(options: ServiceOptions<M, D>): void {
   anObject('options', options, 'of the service, as in createService({ url, limit: 20 })')
-  known('', options, serviceKeys)
+  onlyKnown(options, serviceKeys)
   const { limit, pool, tasks, servers, before, checkLimit, signals, instrument } = options
   if (limit === undefined) {
     throw optionTypeError(
@@ -178,7 +178,10 @@ function anObject(option: string, value: unknown, what: string): asserts value i
 
 function checkPool(pool: unknown): void {
   anObject('pool', pool, 'with options of the pools, as in { max: 5 }')
-  known('pool.', pool, undefined)
+  for (const key of ['limit', 'broker']) {
+    if (!Object.hasOwn(pool, key)) continue
+    throw optionTypeError(`pool.${key}`, `Unknown option "pool.${key}": the service has its own "limit".`)
+  }
   crosses('pool', pool)
 }
 
@@ -193,7 +196,7 @@ function checkServers(servers: unknown): void {
   for (const [name, server] of Object.entries(servers) as [string, ServerOptions][]) {
     const prefix = `servers.${name}`
     anObject(prefix, server, 'with a module, as in { module }')
-    known(`${prefix}.`, server, serverKeys)
+    onlyKnown(server, serverKeys, '', `${prefix}.`)
     module(`${prefix}.module`, server.module, 'serverModule')
     count(`${prefix}.workers`, server.workers)
     duration(`${prefix}.startTimeoutMs`, server.startTimeoutMs, 0, { from: 1, endless: true })
@@ -222,7 +225,7 @@ function checkTasks(tasks: unknown): void {
 }
 
 function checkGroup(prefix: string, tasks: TasksOptions<unknown>): void {
-  known(`${prefix}.`, tasks, taskKeys)
+  onlyKnown(tasks, taskKeys, '', `${prefix}.`)
   module(`${prefix}.module`, tasks.module, 'taskModule')
   count(`${prefix}.workers`, tasks.workers)
   count(`${prefix}.concurrency`, tasks.concurrency)
@@ -240,16 +243,6 @@ function checkSignals(signals: unknown): void {
 
 function isSignal(value: unknown): boolean {
   return typeof value === 'string' && value in constants.signals
-}
-
-function known(prefix: string, options: object, allowed: readonly string[] | undefined): void {
-  for (const key of Object.keys(options)) {
-    const refused = allowed ? !allowed.includes(key) : key === 'limit' || key === 'broker'
-    if (refused) {
-      const hint = allowed ? `allowed are ${allowed.join(', ')}` : 'the service has its own "limit"'
-      throw optionTypeError(`${prefix}${key}`, `Unknown option "${prefix}${key}": ${hint}.`)
-    }
-  }
 }
 
 function module(option: string, value: unknown, maker: string): void {

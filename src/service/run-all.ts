@@ -3,6 +3,7 @@ import { heed } from '../deadline.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { optionRangeError, optionTypeError } from '../errors.ts'
+import { onlyKnown } from '../options.ts'
 import type { RunAllOptions, RunOptions } from './modules.ts'
 
 type Input = Iterable<unknown> | AsyncIterable<unknown>
@@ -114,10 +115,7 @@ export function runAllOptions(
   if (typeof inputs !== 'object' || inputs === null || !(Symbol.iterator in inputs || Symbol.asyncIterator in inputs)) {
     throw optionTypeError('inputs', 'inputs must be an iterable, or an async one.')
   }
-  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
-  if (unknown !== undefined) {
-    throw optionTypeError(unknown, `Unknown option "${unknown}" of runAll(): allowed are ${optionNames.join(', ')}.`)
-  }
+  onlyKnown(options, optionNames, 'runAll()')
   const { concurrency = capacity, order = 'input' } = options
   if (!(concurrency === Infinity || (Number.isInteger(concurrency) && concurrency >= 1))) {
     throw optionRangeError('concurrency', `concurrency must be a whole number from 1: got ${String(concurrency)}.`)

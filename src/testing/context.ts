@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events'
 import { TaskError, PoolError, optionTypeError } from '../errors.ts'
+import { onlyKnown } from '../options.ts'
 import type { PostgresPool, Types } from '../postgres/index.ts'
 import { callTask, either } from '../service/call.ts'
 import { canCross, culpritIn } from '../service/clone.ts'
@@ -84,10 +85,7 @@ export function testContext<M, D = {}>(
   options: TestContextOptions<Partial<M>, PostgresPool<DefinedTypes<D>>>,
 ): TestContext<M, D>
 export function testContext(options: TestContextOptions<object, PostgresPool> = {}): TestContext {
-  const unknown = Object.keys(options).find((key) => !optionNames.includes(key))
-  if (unknown !== undefined) {
-    throw optionTypeError(unknown, `Unknown option "${unknown}": allowed are ${optionNames.join(', ')}.`)
-  }
+  onlyKnown(options, optionNames)
   return makeContext(options)
 }
 
