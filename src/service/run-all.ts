@@ -1,4 +1,3 @@
-import { setMaxListeners } from 'node:events'
 import { heed } from '../deadline.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
@@ -11,7 +10,6 @@ type RunOne = (input: unknown, options: RunOptions) => Promise<unknown>
 
 /** One input's way: taken, settled, yielded. */
 interface Item {
-  readonly index: number
   settled: boolean
   failed: boolean
   value: unknown
@@ -27,7 +25,6 @@ export async function* runAll(
   { concurrency, order, signal, ...options }: RunAllOptions & { readonly concurrency: number },
 ): AsyncGenerator<unknown, void, undefined> {
   const stop = new AbortController()
-  setMaxListeners(0, stop.signal)
   const onAbort = (): void => stop.abort(signal?.reason)
   if (signal) heed(signal, onAbort)
   if (signal?.aborted) onAbort()
@@ -35,7 +32,6 @@ export async function* runAll(
   /** Taken and not yielded, in the order of their inputs. */
   const window: Item[] = []
   let exhausted = false
-  let taken = 0
   let failure: { readonly error: unknown } | undefined
   let wake: Deferred<void> = deferred<void>()
   let taking = false
@@ -45,7 +41,7 @@ export async function* runAll(
     waiting.resolve()
   }
   const start = (input: unknown): void => {
-    const item: Item = { index: taken++, settled: false, failed: false, value: undefined }
+    const item: Item = { settled: false, failed: false, value: undefined }
     window.push(item)
     const settle = (failed: boolean) => (value: unknown) => {
       Object.assign(item, { settled: true, failed, value })
