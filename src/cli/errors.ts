@@ -1,6 +1,6 @@
 import { debuglog, inspect } from 'node:util'
 import { messageOf } from '../errors.ts'
-import { redact } from '../postgres/url.ts'
+import { mayHavePassword, redact } from '../postgres/url.ts'
 
 /** The command was called in a way in which it cannot do anything. */
 export class UsageError extends Error {
@@ -39,7 +39,7 @@ export function masked(text: string): string {
   let shown = text
   for (const secret of secrets()) shown = shown.replaceAll(secret, redact(secret))
   return shown.replaceAll(/\b(?!file:)[a-z][a-z\d+.-]*:\/\/[^\s'"`]*/gi, (url) =>
-    !url.startsWith(example) && /@|[?&]\w*pass/i.test(url) ? redact(url) : url,
+    !url.startsWith(example) && mayHavePassword(url) ? redact(url) : url,
   )
 }
 

@@ -60,6 +60,11 @@ function wrong(url: string, why: string): OptionError {
   return optionTypeError('url', `Cannot read the url "${redact(url)}": ${why}.`)
 }
 
+/** Whether a text may be a URL with a password in it. */
+export function mayHavePassword(text: string): boolean {
+  return /@|[?&]\w*pass/i.test(text)
+}
+
 /** The URL without what may be a password, however badly it is written. */
 export function redact(url: string): string {
   const shown = url.replaceAll(/([?&](?:password|pass|sslpassword)=)[^&#]*/gi, '$1***')
