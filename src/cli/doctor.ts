@@ -1,6 +1,7 @@
 import { checkLimit, createPool } from '../postgres/index.ts'
 import type { LimitNumbers } from '../postgres/index.ts'
 import { parseOptions } from '../postgres/options.ts'
+import { taggedName } from '../postgres/reap.ts'
 import { reportOf } from './report.ts'
 import type { Diagnosis } from './report.ts'
 
@@ -34,7 +35,7 @@ async function ownSessions(url: string | undefined, timeoutMs: number): Promise<
         (count(*) filter (where datname = pg_catalog.current_database()))::int as database
       from pg_catalog.pg_stat_activity
       where pid <> pg_catalog.pg_backend_pid()
-        and application_name ~ ' mp[0-9a-z]+-[0-9a-z]+-[0-9a-z]+([.]r)?$'`
+        and application_name ~ ${taggedName}`
     return row && { ...row }
   } catch {
     // The sum stands without it. What was wrong is in the pool's events.

@@ -14,6 +14,9 @@ const loginMs = 1_000
 const firstPauseMs = 2
 const longestPauseMs = 50
 
+/** What the name of a session with a tag ends in, as a regular expression of the server. */
+export const taggedName = ' mp[0-9a-z]+-[0-9a-z]+-[0-9a-z]+([.]r)?$'
+
 /** The tag of a connection that reaps: found again by whoever reaps after it, should it be lost as well. */
 function reaperTag(tag: string): string {
   return `${tag}.r`
@@ -28,7 +31,7 @@ const endAndCount = `
       (right(application_name, length($1) + 1) = ' ' || $1 and $3::text in ('0', pid::text))
         or right(application_name, length($2) + 1) = ' ' || $2 as ours,
       pid::text = $3::text and usename = session_user
-        and application_name !~ ' mp[0-9a-z]+-[0-9a-z]+-[0-9a-z]+([.]r)?$' as nameless
+        and application_name !~ '${taggedName}' as nameless
     from pg_catalog.pg_stat_activity
     where pid <> pg_catalog.pg_backend_pid()
   )
