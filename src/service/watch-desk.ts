@@ -1,4 +1,3 @@
-import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { threadId } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import { messageOf } from '../errors.ts'
@@ -7,6 +6,7 @@ import type { BrokerEvent } from '../broker/events.ts'
 import type { PoolEvent } from '../watch.ts'
 import { serviceOf } from './server-events.ts'
 import type { ServerEvent } from './server-events.ts'
+import { Subscriptions } from './subscriptions.ts'
 import { defaultEvents, unpackEvent } from './watch-events.ts'
 import type { EventThread, ServiceEvent } from './watch-events.ts'
 import { createLoopWords, loopStats, watchLoop } from './watch-loop.ts'
@@ -44,8 +44,6 @@ export class WatchDesk {
   readonly #listeners = new Map<EventListener, ReadonlySet<string>>()
   readonly #loop = createLoopWords()
   readonly #here: EventThread = { threadId, role: 'main' }
-  /** What this thread listens to. */
-  readonly #own = new Set<string>()
   #endLoop: (() => void) | undefined
   #closed = false
   #broker: string | undefined
@@ -68,7 +66,7 @@ export class WatchDesk {
     this.#endLoop?.()
     process.off('workerMessage', this.#onMessage)
     this.#listeners.clear()
-    this.#wantHere([])
+    this.#own.want([])
   }
 
   threads(): readonly ThreadStats[] {
@@ -102,20 +100,14 @@ export class WatchDesk {
 
   #want(): void {
     const events = this.#wanted()
-    this.#wantHere(events)
+    this.#own.want(events)
     for (const { port } of this.#threads) say(port, { type: 'want', events })
   }
 
-  #wantHere(events: readonly string[]): void {
-    for (const name of this.#own) if (!events.includes(name)) unsubscribe(name, this.#onEvent)
-    for (const name of events) if (!this.#own.has(name)) subscribe(name, this.#onEvent)
-    this.#own.clear()
-    for (const name of events) this.#own.add(name)
-  }
-
-  readonly #onEvent = (event: unknown): void => {
+  /** What this thread itself listens to. */
+  readonly #own = new Subscriptions((event) => {
     if (this.#isOwn(event as OwnEvent)) this.#deliver({ ...(event as ServiceEvent), thread: this.#here })
-  }
+  })
 
   /** In this thread there may be other services, and pools that are no service's. */
   #isOwn(event: OwnEvent): boolean {

@@ -1,6 +1,6 @@
-import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { MessageChannel, postMessageToThread, threadId } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
+import { Subscriptions } from './subscriptions.ts'
 import type { ThreadData } from './thread.ts'
 import { packEvent } from './watch-events.ts'
 import type { EventParcel, EventThread } from './watch-events.ts'
@@ -57,7 +57,6 @@ export function watchThread(data: ThreadData, place: Omit<EventThread, 'threadId
 /** Sends events, a bounded number ahead of who takes them. */
 export class Forwarder {
   readonly #say: (message: FromWatched) => void
-  readonly #wanted = new Set<string>()
   #batch: EventParcel[] = []
   #underWay = 0
   #dropped = 0
@@ -69,16 +68,7 @@ export class Forwarder {
 
   /** From now on these, and no others. */
   want(events: readonly string[]): void {
-    for (const name of this.#wanted) {
-      if (events.includes(name)) continue
-      unsubscribe(name, this.#onEvent)
-      this.#wanted.delete(name)
-    }
-    for (const name of events) {
-      if (this.#wanted.has(name)) continue
-      subscribe(name, this.#onEvent)
-      this.#wanted.add(name)
-    }
+    this.#own.want(events)
   }
 
   taken(count: number): void {
@@ -97,7 +87,7 @@ export class Forwarder {
     this.#say(message)
   }
 
-  readonly #onEvent = (event: unknown): void => {
+  readonly #own = new Subscriptions((event) => {
     if (this.#underWay + this.#batch.length >= mostEvents) {
       this.#dropped++
       return
@@ -106,5 +96,5 @@ export class Forwarder {
     if (this.#scheduled) return
     this.#scheduled = true
     setImmediate(() => this.flush())
-  }
+  })
 }
