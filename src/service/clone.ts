@@ -7,8 +7,7 @@ export function canCross(value: unknown, transfer: readonly Transferable[] = [])
   if (typeof value !== 'object' || value === null) return true
   try {
     // Moving them would take them from their owner.
-    const rest = transfer.length > 0 ? withoutMoved(value, transfer) : value
-    structuredClone(rest)
+    structuredClone(transfer.length > 0 ? replace(value, new Map(transfer.map((one) => [one, undefined]))) : value)
     return true
   } catch {
     return false
@@ -30,7 +29,7 @@ export function findCulprit(
   let path = ''
   let culprit = value
   // Ever deeper into the member that does not cross, until all members of it do.
-  while (typeof culprit === 'object' && culprit !== null && !seen.has(culprit)) {
+  while (typeof culprit === 'object' && culprit !== null) {
     seen.add(culprit)
     const next = membersOf(culprit).find(([, member]) => !seen.has(member) && !canCross(member, transfer))
     if (!next) break
@@ -61,12 +60,6 @@ function membersOf(value: object): [string, unknown][] {
   ])
 }
 
-function withoutMoved(value: unknown, transfer: readonly Transferable[]): unknown {
-  const moved = new Set<unknown>(transfer)
-  if (moved.has(value)) return undefined
-  return replace(value, new Map([...moved].map((one) => [one, undefined])))
-}
-
 /** Looks at every object in a value once, and at whatever holds it. What structured clone ignores is not looked at. */
 export function visit(
   value: object,
@@ -74,31 +67,28 @@ export function visit(
   hold?: (member: object, holder: object) => void,
 ): void {
   const seen = new Set<object>([value])
-  const todo: object[] = [value]
-  let current = todo.pop()
-  const add = (member: unknown): void => {
+  const add = (member: unknown, holder: object): void => {
     if (typeof member !== 'object' || member === null) return
-    if (current) hold?.(member, current)
-    if (seen.has(member)) return
+    hold?.(member, holder)
     seen.add(member)
-    todo.push(member)
   }
-  for (; current; current = todo.pop()) {
+  // What is added meanwhile has its turn, too.
+  for (const current of seen) {
     look(current)
     if (ArrayBuffer.isView(current) || types.isAnyArrayBuffer(current) || types.isProxy(current)) continue
     if (current instanceof Error) continue
     if (current instanceof Map) {
       for (const [key, member] of current) {
-        add(key)
-        add(member)
+        add(key, current)
+        add(member, current)
       }
     } else if (current instanceof Set || Array.isArray(current)) {
-      for (const member of current) add(member)
+      for (const member of current) add(member, current)
     } else {
       for (const key of Object.keys(current)) {
         const property = Object.getOwnPropertyDescriptor(current, key)
         // A getter may have effects, and is called by the clone once.
-        if (property && 'value' in property) add(property.value)
+        if (property && 'value' in property) add(property.value, current)
       }
     }
   }
@@ -109,8 +99,8 @@ export function visit(
  * class as plain data. All the rest stays what it is, since there may be something in it that only looks like plain data.
  */
 export function replace(value: unknown, instead: ReadonlyMap<unknown, unknown>): unknown {
-  if (instead.has(value) || typeof value !== 'object' || value === null)
-    return copy(value, instead, new Set(), new Map())
+  if (instead.has(value)) return instead.get(value)
+  if (typeof value !== 'object' || value === null) return value
   const holders = new Map<object, object[]>()
   visit(
     value,
