@@ -1,9 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { UsageError, codeOf, inOneLine, masked } from './errors.ts'
-import { doctor } from './doctor.ts'
 import type { DoctorFlags } from './doctor.ts'
-import { run } from './run.ts'
 import type { RunFlags } from './run.ts'
 
 /** How the process ends. */
@@ -59,6 +57,8 @@ Both take the address of the database from DATABASE_URL. NODE_DEBUG=millpond pri
   return whole
 }
 
+// What a command is made of is loaded when it is called: help and usage need none of it.
+
 function addRun(whole: Command): void {
   whole
     .command('run')
@@ -78,7 +78,10 @@ The default export of the module may be
 
 Exit codes: 0 closed, 1 the module or the service failed, 2 wrong usage or options`,
     )
-    .action((file: string, flags: RunFlags) => run(file, flags))
+    .action(async (file: string, flags: RunFlags) => {
+      const { run } = await import('./run.ts')
+      await run(file, flags)
+    })
 }
 
 function addDoctor(whole: Command): void {
@@ -94,7 +97,8 @@ function addDoctor(whole: Command): void {
     .option('--timeout-ms <ms>', 'for connecting and asking', wholeNumber(1, 2 ** 31 - 1), 10_000)
     .addHelpText('after', '\nExit codes: 0 it fits, 1 it is tight or can never be had, 2 wrong usage, or no connection')
     .action(async (url: string | undefined, flags: DoctorFlags) => {
-      const fits = await doctor(url, flags).catch((cause: unknown) => {
+      const looked = import('./doctor.ts').then(({ doctor }) => doctor(url, flags))
+      const fits = await looked.catch((cause: unknown) => {
         throw new DoctorError('Cannot tell whether the limit fits', { cause })
       })
       process.exitCode = fits ? exit.fine : exit.not
