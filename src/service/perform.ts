@@ -37,9 +37,11 @@ export async function perform(call: TaskCall, house: TaskHouse): Promise<void> {
   const progress = progressOf(call, house)
   let reply: TaskReply
   try {
-    const { exported } = call
-    const value = exported === undefined ? await house.tasks : await run(call, exported, house, abortable, progress)
-    reply = { ok: true, value: pack(exported === undefined ? undefined : value, transferOf(value)) }
+    let value: unknown
+    // A call of none is there to load them.
+    if (call.exported === undefined) await house.tasks
+    else value = await run(call, call.exported, house, abortable, progress)
+    reply = { ok: true, value: pack(value, transferOf(value)) }
   } catch (error) {
     reply = { ok: false, error: toWire(error) }
   }
