@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url'
 import type { LimitOption } from '../options.ts'
 import { createService } from '../service/index.ts'
 import type { Service, ServiceOptions, TasksOptions } from '../service/index.ts'
+import { isSingle } from '../service/task-groups.ts'
 import { UsageError, about } from './errors.ts'
 
 /** What the command line says of a service. */
@@ -119,7 +120,7 @@ function limitOf(given: number | undefined, own?: LimitOption): { limit?: LimitO
 
 /** Of one module of tasks, or of each of several. What is no such thing is left to the service to refuse. */
 function withWorkers(tasks: Tasks, choose: (own: number | undefined) => number | undefined): Tasks {
-  if (isTasks(tasks)) {
+  if (isSingle(tasks)) {
     const workers = choose(tasks.workers)
     return workers === undefined ? tasks : { ...tasks, workers }
   }
@@ -129,10 +130,6 @@ function withWorkers(tasks: Tasks, choose: (own: number | undefined) => number |
     typeof group === 'object' && group !== null ? withWorkers(group, choose) : group,
   ])
   return Object.fromEntries(groups) as Tasks
-}
-
-function isTasks(tasks: Tasks): tasks is TasksOptions<unknown> {
-  return typeof tasks === 'object' && 'module' in tasks
 }
 
 /** By its shape: it may have been made by another copy of millpond. */
