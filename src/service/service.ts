@@ -92,6 +92,7 @@ export type ServicePhase = 'new' | 'starting' | 'running' | 'closing' | 'closed'
 export class Service<M, D = {}> implements AsyncDisposable {
   #pool: PostgresPool | undefined
   readonly #options: ServiceOptions<M, D>
+  readonly #closeTimeoutMs: number
   readonly #shared: ThreadData
   #phase: ServicePhase = 'new'
   #tasks: TaskGroups | undefined
@@ -107,6 +108,7 @@ export class Service<M, D = {}> implements AsyncDisposable {
   /** @internal */
   constructor(options: ServiceOptions<M, D>) {
     this.#options = options
+    this.#closeTimeoutMs = options.closeTimeoutMs ?? 10_000
     const pool: PostgresPoolOptions = { ...options.pool, limit: options.limit }
     if (!isModule(options.url)) this.#pool = createPool(options.url, pool)
     this.#shared = {
@@ -302,23 +304,21 @@ export class Service<M, D = {}> implements AsyncDisposable {
     this.#goOn()
     // Without any it is there for servers that ask for one.
     this.#tasks = new TaskGroups(tasks ?? {}, this.#shared, () => this.#showStatus())
-    if (tasks) {
-      await this.#tasks.start()
-      this.#goOn()
-    }
+    await this.#tasks.start()
+    this.#goOn()
     this.#servers = this.#makeServers()
     await this.#servers.start()
     this.#goOn()
   }
 
   #makeServers(): Servers {
-    const { servers = {}, tasks, closeTimeoutMs: stopTimeoutMs = 10_000 } = this.#options
+    const { servers = {}, tasks } = this.#options
     return new Servers({
       servers,
       shared: this.#shared,
       status: this.#status,
       hasTasks: tasks !== undefined,
-      stopTimeoutMs,
+      stopTimeoutMs: this.#closeTimeoutMs,
       onChange: () => this.#showStatus(),
     })
   }
@@ -349,20 +349,20 @@ export class Service<M, D = {}> implements AsyncDisposable {
 
   #groups(task: string): TaskGroups {
     const { tasks } = this.#options
-    if (tasks && this.#tasks && (this.#phase === 'starting' || this.#phase === 'running')) return this.#tasks
+    if (this.#tasks && (this.#phase === 'starting' || this.#phase === 'running')) return this.#tasks
     const isEarly = this.#phase === 'new' || this.#phase === 'starting'
     const late = isEarly ? 'its task workers have not been started' : 'the service is closed'
     throw cannotRun(task, tasks ? late : 'the service has no module of tasks')
   }
 
   async #close(): Promise<void> {
-    const { closeTimeoutMs = 10_000 } = this.#options
+    const closeTimeoutMs = this.#closeTimeoutMs
     this.#phase = 'closing'
     this.#showStatus()
     const startedAt = performance.now()
     const deadline = deferred<void>()
     const timer = closeTimeoutMs === Infinity ? undefined : setTimeout(deadline.resolve, closeTimeoutMs)
-    if (!this.#tasks) this.#refuse(closeTimeoutMs)
+    if (!this.#tasks) this.#refuse()
     await this.#servers?.stop(closeTimeoutMs, deadline.promise)
     // What it is about is given up at its next step; `before` may take its time.
     await Promise.race([Promise.allSettled([this.#starting]), deadline.promise])
@@ -378,7 +378,8 @@ export class Service<M, D = {}> implements AsyncDisposable {
    * Until other threads have pools, too, the main one's can close first: who waits for the database in `start()` or in
    * `before` is refused, who holds a lease may finish.
    */
-  #refuse(closeTimeoutMs: number): void {
+  #refuse(): void {
+    const closeTimeoutMs = this.#closeTimeoutMs
     const isUsed = this.#pool !== undefined && this.#pool.stats().leased > 0
     void this.#pool?.close({ timeoutMs: isUsed ? closeTimeoutMs : Math.min(closeTimeoutMs, unusedMs) })
   }
