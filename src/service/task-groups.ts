@@ -10,7 +10,7 @@ import type { TaskStats } from './tasks.ts'
 import { fromWire } from './wire.ts'
 
 /** The name of the only group, where there is one module of tasks. */
-export const onlyGroup = 'tasks'
+const onlyGroup = 'tasks'
 
 /** Threads of a group that says nothing of it. */
 export const defaultWorkers = 2
