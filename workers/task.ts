@@ -9,7 +9,7 @@ import { TaskCaller } from '../src/service/run-client.ts'
 import { introduce } from '../src/service/thread.ts'
 import type { FromThread, TaskCall, TaskThreadData, ToThread } from '../src/service/thread.ts'
 
-// The entry point of a task worker: Piscina calls the default export once per task.
+// The entry point of a task worker: Piscina calls the default export once, and from then on calls come through the port.
 
 const data = workerData as TaskThreadData
 const { port, known } = introduce(data)
@@ -19,8 +19,10 @@ const loaded = load()
 // They are looked at with the first task.
 for (const promise of [known, opened, loaded]) promise.catch(() => undefined)
 
-port.on('message', (message: ToThread) => {
-  if (message.type === 'close') void close()
+// What has no type is a call.
+port.on('message', (message: ToThread | TaskCall) => {
+  if (!('type' in message)) void perform(message, house)
+  else if (message.type === 'close') void close()
   else caller.hear(message)
 })
 port.unref()
@@ -34,10 +36,7 @@ const house: TaskHouse = {
   say: (message: FromThread, list: readonly Transferable[] = []) => port.postMessage(message, list),
 }
 
-/**
- * Runs one task, and tells Piscina only which thread has: the reply goes another way, where one that cannot cross is seen
- * in time. Rejects if the service cannot be reached.
- */
+/** Loads the module, and tells which thread has. Rejects if the service cannot be reached. */
 export default async function handle(call: TaskCall): Promise<number> {
   await known
   await perform(call, house)

@@ -31,6 +31,12 @@ export interface JobPlace {
   readonly hasRoom: boolean
 }
 
+/** Where a job runs. */
+export interface JobSeat {
+  wasOfUse: boolean
+  end(job: Job): void
+}
+
 /**
  * One call in the service's thread.
  *
@@ -50,11 +56,12 @@ export class Job implements Linked<Job> {
   /** Calls of this one that are not settled. */
   readonly children: Set<Job> = new Set()
   readonly tell: (value: Parcel) => void
+  readonly #onReply: (job: Job, reply: TaskReply) => void
   readonly queuedAt: number = performance.now()
   readonly settled: Deferred<TaskReply> = deferred<TaskReply>()
   startedAt = 0
-  /** What its thread has replied: it may come before the thread is known to be free. */
-  reply: TaskReply | undefined
+  /** Where it runs. */
+  seat: JobSeat | undefined
   /** Its caller waits no longer. */
   isGivenUp = false
   killer: NodeJS.Timeout | undefined
@@ -66,6 +73,8 @@ export class Job implements Linked<Job> {
     place: JobPlace
     parent: Job | undefined
     tell: (value: Parcel) => void
+    /** Its thread has replied, and is free of it. */
+    onReply: (job: Job, reply: TaskReply) => void
   }) {
     this.id = details.id
     this.request = details.request
@@ -73,7 +82,13 @@ export class Job implements Linked<Job> {
     this.place = details.place
     this.parent = details.parent
     this.tell = details.tell
+    this.#onReply = details.onReply
     this.parent?.children.add(this)
+  }
+
+  /** What its thread replies. */
+  set reply(reply: TaskReply) {
+    this.#onReply(this, reply)
   }
 
   settle(reply: TaskReply): void {

@@ -99,7 +99,7 @@ export class TaskGroups {
       send: (request, parent, tell) => this.#send(request, parent, tell),
     }
     const thread = new ThreadPort(threadId, port, host)
-    workers?.adopt(thread)
+    workers?.adopt(thread, port)
   }
 }
 

@@ -1,14 +1,15 @@
 import { Piscina } from 'piscina'
 import { performance } from 'node:perf_hooks'
-import type { Transferable } from 'node:worker_threads'
+import type { MessagePort, Worker } from 'node:worker_threads'
 import { Backoff } from '../backoff.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { PoolError, messageOf } from '../errors.ts'
-import type { Job } from './job.ts'
+import type { Job, JobSeat } from './job.ts'
 import type { TaskReply } from './parcel.ts'
 import { piscinaOptions } from './piscina.ts'
 import type { TaskCall, TaskThreadData } from './thread.ts'
+import type { ThreadPort } from './thread-port.ts'
 import { fromWire, toWire } from './wire.ts'
 
 const entry = new URL('../../workers/watched-task.js', import.meta.url)
@@ -23,10 +24,16 @@ export interface TaskSeatOptions {
   readonly load: (seat: TaskSeat) => Promise<TaskReply>
   /** Called whenever `state` has changed. */
   readonly onChange: (seat: TaskSeat) => void
-  /** Its thread has ended under way. */
-  readonly onLost: () => void
+  /** Its thread has ended, for this reason if it is known. Called before anything follows from that. */
+  readonly onEnd: (seat: TaskSeat, cause: unknown) => void
   /** Whether calls wait for a thread: only then a pause keeps the process alive. */
   readonly isWaitedFor: () => boolean
+}
+
+/** The ways to a thread and from it. */
+export interface TaskLine {
+  readonly thread: ThreadPort
+  readonly port: MessagePort
 }
 
 export type TaskSeatState = 'starting' | 'ready' | 'restarting' | 'closed'
@@ -41,17 +48,19 @@ export type TaskSeatState = 'starting' | 'ready' | 'restarting' | 'closed'
  *   restarting   threads have ended before they were of any use: another one follows after a pause that doubles
  *   closed       no other follows
  */
-export class TaskSeat {
+export class TaskSeat implements JobSeat {
   readonly #options: TaskSeatOptions
   readonly #backoff = new Backoff(Math.random)
   #state: TaskSeatState = 'starting'
   /** That of the current thread, if there is one. */
   #piscina: Piscina | undefined
+  #thread: Worker | undefined
+  /** The way to it, once it has loaded the module. */
+  #line: TaskLine | undefined
   #bornAt = 0
   #startTimer: NodeJS.Timeout | undefined
   #pause: NodeJS.Timeout | undefined
-  /** What its thread runs. */
-  readonly jobs: Set<Job> = new Set()
+  readonly #jobs = new Set<Job>()
   /** Whether its thread has replied to a call, */
   wasOfUse = false
   /** and whether it is to end for a task that does not. */
@@ -71,12 +80,17 @@ export class TaskSeat {
   }
 
   get hasRoom(): boolean {
-    return this.#state === 'ready' && this.jobs.size < this.#options.concurrency
+    return this.#state === 'ready' && this.isAlive && this.#jobs.size < this.#options.concurrency
+  }
+
+  /** What its thread runs. */
+  get jobs(): ReadonlySet<Job> {
+    return this.#jobs
   }
 
   /** Starts a thread. Resolves when it has loaded the module, or with the reason why not; never rejects. */
   begin(): Promise<TaskReply> {
-    const { concurrency, data, load } = this.#options
+    const { data, load } = this.#options
     this.#bornAt = performance.now()
     this.wasOfUse = this.isKilled = false
     const piscina = new Piscina({
@@ -85,14 +99,21 @@ export class TaskSeat {
       minThreads: 1,
       maxThreads: 1,
       idleTimeout: Infinity,
-      concurrentTasksPerWorker: concurrency,
       recordTiming: false,
       workerData: data,
     })
     this.#piscina = piscina
-    // A thread that died has rejected its tasks already; there is nobody else to tell.
-    piscina.on('error', (error: unknown) => this.#warn(`failed: ${messageOf(error)}`))
-    piscina.on('workerDestroy', () => this.#lost(piscina))
+    let cause: unknown
+    let wasBusy = false
+    this.#thread = piscina.threads[0]
+    this.#thread?.prependListener('error', (error: unknown) => (cause = error))
+    this.#thread?.prependListener('exit', (code) => (cause ??= new Error(`worker exited with code: ${code}`)))
+    piscina.on('workerDestroy', () => {
+      wasBusy = this.#jobs.size > 0
+      this.#lost(piscina, cause)
+    })
+    // Those who call its tasks hear of it; where there are none, there is nobody else to tell.
+    piscina.on('error', (error: unknown) => wasBusy || this.#warn(`failed: ${messageOf(error)}`))
     const loaded = deferred<TaskReply>()
     this.#limitStart(loaded)
     void load(this).then((reply) => {
@@ -104,10 +125,36 @@ export class TaskSeat {
     return loaded.promise
   }
 
-  /** Resolves when the thread is free of it; rejects if the thread ends before. */
-  async run(call: TaskCall, transferList: readonly Transferable[] = []): Promise<number> {
-    // Piscina gets no signal: it would give the task a worker of its own, and end that thread to stop it.
-    return (await this.#piscina?.run(call, { transferList: [...transferList] })) as number
+  /** Gives its thread the call that loads the module. Resolves with the thread's id; rejects if it ends before. */
+  async load(call: TaskCall): Promise<number> {
+    return (await this.#piscina?.run(call)) as number
+  }
+
+  /** From now on calls go this way. */
+  connect(line: TaskLine | undefined): void {
+    this.#line = line
+    // A port that has closed must not be read.
+    void line?.thread.closed.then(() => {
+      if (this.#line === line) this.#line = undefined
+    })
+  }
+
+  /** Gives its thread a job. Throws what structured clone throws; the job is to be ended then, too. */
+  start(job: Job, call: TaskCall): void {
+    this.#jobs.add(job)
+    job.seat = this
+    // The thread, not the port: that closes before it is known how the thread has ended.
+    if (this.#jobs.size === 1) this.#thread?.ref()
+    this.#line?.port.postMessage(call, call.input.transfer)
+  }
+
+  end(job: Job): void {
+    if (this.#jobs.delete(job) && this.#jobs.size === 0) this.#thread?.unref()
+  }
+
+  /** Hears at once what its thread has posted so far. */
+  drain(): void {
+    this.#line?.thread.drain()
   }
 
   /** Somebody waits for its thread. */
@@ -146,21 +193,22 @@ export class TaskSeat {
   }
 
   #terminate(): void {
-    for (const worker of this.#piscina?.threads ?? []) void worker.terminate()
+    void this.#thread?.terminate()
   }
 
-  #lost(piscina: Piscina): void {
+  #lost(piscina: Piscina, cause: unknown): void {
     if (this.#piscina !== piscina) return
     this.#piscina = undefined
     clearTimeout(this.#startTimer)
     // From this moment on it starts no other.
     void piscina.destroy()
+    this.#options.onEnd(this, cause)
+    this.#line = this.#thread = undefined
     if (this.#state === 'closed') return
     const now = performance.now()
     if (this.isKilled || now - this.#bornAt > soundAfterMs) this.#backoff.reset()
     else if (!this.wasOfUse) this.#backoff.failed(undefined, this.#backoff.round, now)
     const pauseMs = this.#backoff.until - now
-    this.#options.onLost()
     if (pauseMs <= 0) {
       this.#move('starting')
       return this.#again()

@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks'
+import type { MessagePort } from 'node:worker_threads'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { TaskError, WorkerLostError } from '../errors.ts'
@@ -77,7 +78,7 @@ export class TaskWorkers implements JobPlace {
   readonly #queue = new JobQueue()
   /** Those that run, and those that only load the module. */
   readonly #byId = new Map<number, Job>()
-  readonly #threads = new Map<number, ThreadPort>()
+  readonly #threads = new Map<number, { readonly thread: ThreadPort; readonly port: MessagePort }>()
   readonly #waits = new Histogram()
   readonly #runs = new Histogram()
   readonly #counts: Record<Count, number> = {
@@ -110,7 +111,7 @@ export class TaskWorkers implements JobPlace {
             this.#next()
             options.onChange()
           },
-          onLost: () => void this.#counts.workersLost++,
+          onEnd: (seat, cause) => this.#lost(seat, cause),
           isWaitedFor: () => this.#queue.size > 0,
         }),
     )
@@ -148,7 +149,7 @@ export class TaskWorkers implements JobPlace {
       this.#counts.refused++
       throw new TaskError(task, `Cannot run "${task}": the service is closing.`)
     }
-    const job = new Job({ id: ++this.#ids, request, exported, place: this, parent, tell })
+    const job = new Job({ id: ++this.#ids, request, exported, place: this, parent, tell, onReply: this.#replied })
     const seat = this.#freest()
     if (seat) this.#start(job, seat)
     else {
@@ -165,9 +166,9 @@ export class TaskWorkers implements JobPlace {
     return { reply: job.settled.promise, giveUp: () => this.#giveUp(job) }
   }
 
-  /** A task worker has introduced itself. */
-  adopt(thread: ThreadPort): void {
-    this.#threads.set(thread.threadId, thread)
+  /** A task worker has introduced itself, with this port. */
+  adopt(thread: ThreadPort, port: MessagePort): void {
+    this.#threads.set(thread.threadId, { thread, port })
     void thread.closed.then(() => this.#threads.delete(thread.threadId))
   }
 
@@ -206,7 +207,7 @@ export class TaskWorkers implements JobPlace {
       this.#counts.refused++
       job.settle(failed(new TaskError(task, `Cannot run "${task}": the service was closed.`)))
     }
-    await Promise.race([Promise.all([...this.#threads.values()].map((thread) => thread.close())), deadline])
+    await Promise.race([Promise.all([...this.#threads.values()].map(({ thread }) => thread.close())), deadline])
     await Promise.all(this.#seats.map((seat) => seat.close()))
   }
 
@@ -245,46 +246,51 @@ export class TaskWorkers implements JobPlace {
   }
 
   #start(job: Job, seat: TaskSeat): void {
-    const { request } = job
     job.startedAt = performance.now()
     this.#waits.record(job.startedAt - job.queuedAt)
     this.running.add(job)
     this.#byId.set(job.id, job)
-    seat.jobs.add(job)
-    seat.run(callOf(job), request.input.transfer).then(
-      (threadId) => this.#ended(job, seat, threadId),
-      (cause: unknown) => this.#ended(job, seat, undefined, cause),
-    )
+    try {
+      seat.start(job, callOf(job))
+    } catch (cause) {
+      // Whoever sends it has it in no list yet.
+      queueMicrotask(() => {
+        this.#ended(job, 'refused', failed(isCloneError(cause) ? cannotCross(job.request, cause) : cause))
+        this.#next()
+      })
+    }
   }
 
-  /** The thread is free of it. */
-  #ended(job: Job, seat: TaskSeat, threadId: number | undefined, cause?: unknown): void {
-    const reply = this.#replyOf(job, threadId)
-    this.running.delete(job)
-    seat.jobs.delete(job)
-    this.#runs.record(performance.now() - job.startedAt)
-    if (reply) {
-      if (threadId !== undefined) seat.wasOfUse = true
-      this.#counts[reply.ok ? 'completed' : 'failed']++
-      job.settle(reply)
-    } else {
-      this.#counts[isCloneError(cause) ? 'refused' : 'lost']++
-      job.settle(failed(lostOrRefused(job.request, cause)))
-    }
+  /** Its thread is free of it. */
+  readonly #replied = (job: Job, reply: TaskReply): void => {
+    if (job.seat) job.seat.wasOfUse = true
+    this.#ended(job, reply.ok ? 'completed' : 'failed', reply)
     this.#next()
   }
 
-  #replyOf(job: Job, threadId: number | undefined): TaskReply | undefined {
-    // What it has posted before it told Piscina is there, though the event may be still to come.
-    this.#threads.get(threadId ?? threadOf(job.request.words))?.drain()
+  /** The thread of a seat has ended, and with it what it has not replied to. */
+  #lost(seat: TaskSeat, cause: unknown): void {
+    if (seat.state !== 'closed') this.#counts.workersLost++
+    // What it has posted before is there, though the event may be still to come.
+    seat.drain()
+    for (const job of seat.jobs) this.#ended(job, 'lost', failed(lost(job.request, cause)))
+    this.#next()
+  }
+
+  #ended(job: Job, as: Count, reply: TaskReply): void {
+    this.running.delete(job)
     this.#byId.delete(job.id)
-    return job.reply
+    job.seat?.end(job)
+    this.#runs.record(performance.now() - job.startedAt)
+    this.#counts[as]++
+    job.settle(reply)
   }
 
   /** Has a thread load the module: a call that runs nothing. */
   async #load(seat: TaskSeat): Promise<TaskReply> {
     const task = 'the module of tasks'
     const request: TaskRequest = { task, input: nothing, words: createCallWords(), priority: 0 }
+    let reply: TaskReply | undefined
     const job = new Job({
       id: ++this.#ids,
       request,
@@ -292,14 +298,19 @@ export class TaskWorkers implements JobPlace {
       place: this,
       parent: undefined,
       tell: () => {},
+      onReply: (_, its) => (reply = its),
     })
     this.#byId.set(job.id, job)
+    let why: unknown
     try {
-      const reply = this.#replyOf(job, await seat.run(callOf(job)))
-      return reply ?? failed(lostOrRefused(request, undefined))
+      seat.connect(this.#threads.get(await seat.load(callOf(job))))
     } catch (cause) {
-      return this.#replyOf(job, undefined) ?? failed(lostOrRefused(request, cause))
+      why = cause
     }
+    // What it has posted before it told Piscina is there, though the event may be still to come.
+    this.#threads.get(threadOf(request.words))?.thread.drain()
+    this.#byId.delete(job.id)
+    return reply ?? failed(lost(request, why))
   }
 
   #giveUp(job: Job): void {
@@ -339,9 +350,7 @@ function failed(error: unknown): TaskReply {
   return { ok: false, error: toWire(error) }
 }
 
-/** Our own entry never rejects: whatever rejects is Piscina's word about the message or the thread. */
-function lostOrRefused(request: TaskRequest, cause: unknown): Error {
-  if (isCloneError(cause)) return cannotCross(request, cause)
+function lost(request: TaskRequest, cause: unknown): Error {
   const code = cause instanceof Error ? /exited with code: (\d+)/.exec(cause.message)?.[1] : undefined
   const options = cause === undefined ? undefined : { cause }
   return new WorkerLostError(request.task, code === undefined ? undefined : Number(code), options)
