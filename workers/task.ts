@@ -9,7 +9,7 @@ import { TaskCaller } from '../src/service/run-client.ts'
 import { introduce } from '../src/service/thread.ts'
 import type { FromThread, TaskCall, TaskThreadData, ToThread } from '../src/service/thread.ts'
 
-// The entry point of a task worker: Piscina calls the default export once, and from then on calls come through the port.
+// A task worker, once it is watched: its default export is called once, and from then on calls come through the port.
 
 const data = workerData as TaskThreadData
 const { port, known } = introduce(data)
