@@ -2,7 +2,8 @@ import { workerData } from 'node:worker_threads'
 import type { TaskCall, TaskThreadData } from '../src/service/thread.ts'
 import { watchThread } from '../src/service/watch-thread.ts'
 
-// The entry point of a task worker, whose default export Piscina calls once. What is to watch the thread is there before what it watches.
+// The entry point of a task worker, whose default export Piscina calls once. What is to watch the thread is there
+// before what it watches.
 
 const data = workerData as TaskThreadData
 const begun = begin()
