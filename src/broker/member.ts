@@ -123,7 +123,11 @@ export class Member implements Permits {
   }
 
   opened(permit: Permit, identity: Identity): void {
-    if (permit instanceof SlotPermit && !permit.over) this.#place?.host.opened(permit, identity)
+    const place = this.#place
+    if (!place || !(permit instanceof SlotPermit) || permit.over) return
+    place.host.opened(permit, identity)
+    // What could not be reaped for want of a connection can be now.
+    if (place.host.retries.size > 0) place.r.unsettled = true
   }
 
   full(): void {
@@ -333,7 +337,7 @@ export class Member implements Permits {
       r.hand.push({ slot, word, used: true, forOthers: false })
     } else {
       const limbo = release(seat.ledger, slot, word)
-      if (limbo !== undefined) host.retries.failed(slot, limbo, this.#clock.now())
+      if (limbo !== undefined) host.retries.failed(slot, limbo, this.#clock.now(), place.user.living > 0)
     }
     this.#act()
   }

@@ -140,10 +140,13 @@ export class PoolHost implements Host {
     if (this.leaving) return false
     if (this.#reapsBare) return false
     const now = this.#clock.now()
+    const has = this.#user.living > 0
+    // Nobody is about to have a connection to do it through, so there is nothing to wait for.
+    const alone = !has && !this.#anyHeld
     // Who has an idle connection needs none for it, and is sure at once.
-    const leaves = this.#user.living === 0 || (this.#user.idle === 0 && this.#othersIdle)
+    const leaves = !alone && (!has || (this.#user.idle === 0 && this.#othersIdle))
     if (leaves && this.retries.giveWay(slot, word, now)) return false
-    return this.retries.allows(slot, word, now)
+    return this.retries.allows(slot, word, { now, has, alone })
   }
 
   open(slot: number, word: number): void {
@@ -217,6 +220,16 @@ export class PoolHost implements Host {
     for (let row = 0; row < rows; row++) {
       if (row === this.#row || !isAlive(this.#ledger, row)) continue
       if (Atomics.load(this.#ledger.words, at(this.#ledger, row, 'idle')) > 0) return true
+    }
+    return false
+  }
+
+  /** Whether anybody has a connection, or is about to. */
+  get #anyHeld(): boolean {
+    const slots = Atomics.load(this.#ledger.words, header.slotsUsed)
+    for (let slot = 0; slot < slots; slot++) {
+      const its = stateOf(Atomics.load(this.#ledger.words, wordOf(slot)))
+      if (its === state.held || its === state.granted) return true
     }
     return false
   }

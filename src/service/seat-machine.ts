@@ -1,5 +1,6 @@
 /** How long the thread that serves may take to say that it keeps no connections: it may be blocked. */
 const roomMs = 1_000
+/** Between the first two restarts in a row; the first one has none. */
 const firstPauseMs = 100
 const longestPauseMs = 5_000
 /** A server that has lived so long is not one that keeps failing. */
@@ -60,7 +61,8 @@ export interface End {
  * State
  *   new → starting   the first life begins; if it does not get ready, no other follows
  *   ready            the current life is
- *   restarting       a life has ended by itself: another one follows after a pause that doubles while lives are short
+ *   restarting       a life has ended by itself: another one follows at once, or, while lives are short, after a pause
+ *                    that doubles
  *   failed           too many lives have ended within a minute; only a reload begins another one
  *   stopping         every life is to end; no other follows
  *
@@ -91,7 +93,8 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
   #reload: Reload | undefined
   /** When lives have ended by themselves, within the window. */
   #ends: number[] = []
-  #shortLives = 0
+  /** Restarts in a row, each after a life that was short; the first one is that after any life. */
+  #inARow = 0
   /** How often it was started again since its beginning. */
   restarts = 0
 
@@ -212,7 +215,7 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
     this.leaving = former
     if (this.#reload) this.#reload.stage = 'leaving'
     this.#ends = []
-    this.#shortLives = 0
+    this.#inARow = 0
     this.#move('ready')
     this.#host.replaced(life, former)
     if (former) this.#host.retire(former)
@@ -232,7 +235,7 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
   /** A life has ended by itself, and with it there is none. */
   #lost({ startedAt }: L, { why, cause }: End): void {
     const now = this.#host.now()
-    this.#shortLives = now - startedAt > soundAfterMs ? 0 : this.#shortLives + 1
+    this.#inARow = now - startedAt > soundAfterMs ? 1 : this.#inARow + 1
     this.#ends = [...this.#ends.filter((at) => now - at < windowMs), now]
     // A reload that has not brought one yet is to bring it, whatever there was.
     const isReplaced = this.#reload !== undefined && this.#reload.stage !== 'leaving'
@@ -246,7 +249,7 @@ export class SeatMachine<L extends { readonly startedAt: number }> {
       this.#host.restarts(why, 0)
       return this.#beginNext()
     }
-    const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** Math.max(0, this.#shortLives - 1))
+    const pauseMs = this.#inARow === 1 ? 0 : Math.min(longestPauseMs, firstPauseMs * 2 ** (this.#inARow - 2))
     this.#host.restarts(why, pauseMs)
     this.#pause = this.#host.after(pauseMs, () => {
       this.#pause = undefined

@@ -9,6 +9,8 @@ export interface ServerData extends ThreadData {
   readonly index: number
   readonly data: unknown
   readonly port: MessagePort
+  /** Its predecessor has ended by itself, so there are requests that wait for it. */
+  readonly isRestart: boolean
   /** How the whole service is; see `server-status.ts`. */
   readonly status: Int32Array
   /** Whether there are tasks to run. */

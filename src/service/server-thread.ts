@@ -56,6 +56,8 @@ export function runServer(): void {
 
   async function start(): Promise<unknown> {
     const pool = await opened
+    // While the module loads, the pool becomes a member of the limit. What it fails of it fails of again, and is heard.
+    if (data.isRestart) pool.open().catch(() => undefined)
     const module = (await import(data.module)) as { default?: (context: ServerContext) => unknown }
     if (typeof module.default !== 'function') {
       throw new TypeError(`A server's module must export a function as its default: ${data.module} does not.`)

@@ -7,7 +7,8 @@ import { tell } from './server-events.ts'
 
 export type { ServerState } from './seat-machine.ts'
 
-export interface SeatOptions extends Pick<LifeOptions, 'data' | 'desk' | 'startTimeoutMs'> {
+export interface SeatOptions extends Pick<LifeOptions, 'desk' | 'startTimeoutMs'> {
+  readonly data: Omit<LifeOptions['data'], 'isRestart'>
   readonly maxRestarts: number
   /** The time that a server gets to stop for another one. */
   readonly stopTimeoutMs: number
@@ -99,7 +100,7 @@ export class Seat {
   #begin(): Life {
     const { data, desk, startTimeoutMs } = this.#options
     const life: Life = new Life({
-      data,
+      data: { ...data, isRestart: this.state === 'restarting' },
       desk,
       startTimeoutMs,
       onAddress: (address) => {

@@ -239,6 +239,42 @@ describe('Member', () => {
     await until(() => busy.reaped.length + busyToo.reaped.length === 1)
   })
 
+  test('reaps at once where nobody has a connection, nor is about to', async () => {
+    const { pools } = setUp(3, [{}, {}, {}])
+    const [dying, opening, bare] = pools
+    dying.acquire()
+    dying.openDone()
+    const { tag } = dying.leased[0]!
+    opening.acquire()
+    dying.permits.leave()
+    await quiet()
+    expect(bare.reaped).toHaveLength(0)
+    opening.permits.leave()
+    await until(() => bare.reaped.length > 0)
+    expect(bare.reaped[0]).toMatchObject({ tag })
+  })
+
+  test('tries again at once what it could not do for want of a connection', async () => {
+    const { pools } = setUp(3, [{}, {}])
+    const [dying, other] = pools
+    dying.acquire()
+    dying.openDone()
+    other.reapAnswer = () => Promise.resolve(false)
+    dying.permits.leave()
+    await until(() => other.reaped.length === 1)
+    await quiet()
+    other.acquire()
+    expect(other.reaped).toHaveLength(1)
+    other.openDone()
+    await until(() => other.reaped.length === 2)
+    await quiet()
+    // That failed for another reason, so another connection does not help.
+    other.acquire()
+    other.openDone()
+    await quiet()
+    expect(other.reaped).toHaveLength(2)
+  })
+
   test('one at a time reaps beside the limit; who dies over it is not waited for for ever', async () => {
     const { clock, pools } = setUp(3, [{}, {}])
     const [a, b] = pools

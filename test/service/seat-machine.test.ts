@@ -109,17 +109,38 @@ function reloading(stage: 'room' | 'next' | 'leaving', maxRestarts?: number): Pl
 }
 
 describe('SeatMachine', () => {
-  test('begins another life after a pause that doubles, until there were too many within a minute', () => {
-    const place = running(2)
+  test('begins another life at once, the next ones after a pause that doubles, until there were too many within a minute', () => {
+    const place = running(3)
     place.end(place.life(1))
-    expect(place.news()).toEqual(['restart in 100 (exit code 1)'])
-    place.pass(100)
+    expect(place.news()).toEqual(['restart in 0 (exit code 1)'])
+    place.pass(0)
     place.end(place.life(2))
-    expect(place.news()).toEqual(['begin life 2', 'restart in 200 (exit code 1)'])
-    place.pass(200)
+    expect(place.news()).toEqual(['begin life 2', 'restart in 100 (exit code 1)'])
+    place.pass(99)
+    expect(place.news()).toEqual([])
+    place.pass(1)
     place.end(place.life(3))
-    expect(place.news()).toEqual(['begin life 3', 'given up after 3 (exit code 1)'])
-    expect([place.machine.state, place.machine.restarts, place.timers.size]).toEqual(['failed', 2, 0])
+    expect(place.news()).toEqual(['begin life 3', 'restart in 200 (exit code 1)'])
+    place.pass(200)
+    place.end(place.life(4))
+    expect(place.news()).toEqual(['begin life 4', 'given up after 4 (exit code 1)'])
+    expect([place.machine.state, place.machine.restarts, place.timers.size]).toEqual(['failed', 3, 0])
+  })
+
+  test('never waits longer than 5 s, and not at all after a life of more than 10 s', () => {
+    const place = running(Infinity)
+    const pauses: string[] = []
+    const livesFor = (ms: number): void => {
+      place.pass(ms)
+      place.end([...place.living][0] as Life)
+      const said = place.news().find((what) => what.startsWith('restart')) ?? ''
+      pauses.push(said.split(' ')[2] as string)
+      place.pass(5_000)
+    }
+    for (let i = 0; i < 9; i++) livesFor(0)
+    livesFor(10_001)
+    livesFor(0)
+    expect(pauses.join(' ')).toBe('0 100 200 400 800 1600 3200 5000 5000 0 100')
   })
 
   test('forgets what was more than a minute ago, and lives that were long', () => {
@@ -129,7 +150,7 @@ describe('SeatMachine', () => {
       place.end(place.life(n))
       place.pass(100)
       place.machine.ready(place.life(n + 1))
-      expect(place.news()).toEqual(['restart in 100 (exit code 1)', `begin life ${n + 1}`])
+      expect(place.news()).toEqual(['restart in 0 (exit code 1)', `begin life ${n + 1}`])
     }
   })
 
@@ -202,8 +223,8 @@ describe('SeatMachine.reload()', () => {
     place.end(place.life(1))
     place.machine.failed(place.life(2), new Error('no life 2'))
     place.end(place.life(2))
-    expect(place.news()).toEqual(['restart in 0 (exit code 1)', 'restart in 200 (exit code 1)', 'no reload: no life 2'])
-    place.pass(200)
+    expect(place.news()).toEqual(['restart in 0 (exit code 1)', 'restart in 100 (exit code 1)', 'no reload: no life 2'])
+    place.pass(100)
     expect(place.news()).toEqual(['begin life 3'])
   })
 
@@ -212,7 +233,7 @@ describe('SeatMachine.reload()', () => {
     place.end(place.life(1))
     place.wait('reload')
     place.pass(60_000)
-    expect(place.news()).toEqual(['restart in 100 (exit code 1)', 'begin life 2'])
+    expect(place.news()).toEqual(['restart in 0 (exit code 1)', 'begin life 2'])
   })
 
   test('brings back a seat that was given up, which stays so if it fails', () => {
@@ -239,7 +260,7 @@ describe('SeatMachine.reload()', () => {
     place.end(place.life(2))
     place.pass(100)
     place.machine.ready(place.life(3))
-    expect(place.news()).toEqual(['restart in 100 (exit code 1)', 'begin life 3'])
+    expect(place.news()).toEqual(['restart in 0 (exit code 1)', 'begin life 3'])
     place.end(place.life(1))
     expect(place.news()).toEqual(['reload done'])
     expect(place.machine.current?.name).toBe('life 3')

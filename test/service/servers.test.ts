@@ -79,8 +79,8 @@ describe('a server that ends too often', () => {
     expect(lives[0]).toBe(3)
     expect(service.ready()).toBe(false)
     expect(seen.filter(({ type }) => type === 'millpond:server-restart')).toMatchObject([
-      { server: 'http', index: 0, pauseMs: 100, restarts: 1 },
-      { pauseMs: 200, restarts: 2 },
+      { server: 'http', index: 0, pauseMs: 0, restarts: 1 },
+      { pauseMs: 100, restarts: 2 },
     ])
     expect(seen.at(-1)).toMatchObject({ type: 'millpond:server-failed', restarts: 2 })
     expect(warned().at(-1)).toContain(
@@ -112,6 +112,23 @@ describe('a server that ends too often', () => {
     await expect.poll(() => seen.filter(({ type }) => type === 'millpond:server-exit').length).toBe(1)
     expect(service.ready()).toBe(true)
     expect(seen.find(({ type }) => type === 'millpond:server-exit')).toMatchObject({ expected: false })
+  })
+})
+
+describe('a server that is started again', () => {
+  test('belongs to the limit before it is ready', async () => {
+    warnings()
+    const seen = events()
+    const data = { lives: words(), neverFrom: 2 }
+    await using service = create({ closeTimeoutMs: 1_000, servers: { http: { module, data } } })
+    await service.start()
+    const members = (): number[] => service.pool.stats().broker?.members.map(({ threadId }) => threadId) ?? []
+    expect(members()).toEqual([0])
+    await ask(undefined, portOf(service), '/die')
+    await expect.poll(() => seen.filter(({ type }) => type === 'millpond:server-start')).toHaveLength(2)
+    const { threadId } = seen.findLast(({ type }) => type === 'millpond:server-start') as { threadId?: number }
+    await expect.poll(members).toEqual([0, threadId])
+    expect(service.ready()).toBe(false)
   })
 })
 
