@@ -2,10 +2,12 @@ import { threadId, workerData } from 'node:worker_threads'
 import type { Transferable } from 'node:worker_threads'
 import { TaskError } from '../src/errors.ts'
 import type { PostgresPool } from '../src/postgres/index.ts'
+import { receivedWords } from '../src/service/abort.ts'
 import { openPool } from '../src/service/define-pool.ts'
 import { perform } from '../src/service/perform.ts'
 import type { TaskHouse } from '../src/service/perform.ts'
 import { TaskCaller } from '../src/service/run-client.ts'
+import type { SentCall } from '../src/service/task-seat.ts'
 import { introduce } from '../src/service/thread.ts'
 import type { FromThread, TaskCall, TaskThreadData, ToThread } from '../src/service/thread.ts'
 
@@ -19,10 +21,15 @@ const loaded = load()
 // They are looked at with the first task.
 for (const promise of [known, opened, loaded]) promise.catch(() => undefined)
 
+let memory: ArrayBufferLike | undefined
+
 // What has no type is a call.
-port.on('message', (message: ToThread | TaskCall) => {
-  if (!('type' in message)) void perform(message, house)
-  else if (message.type === 'close') void close()
+port.on('message', (message: ToThread | SentCall) => {
+  if (!('type' in message)) {
+    const words = receivedWords(message.words, memory)
+    memory = words.buffer
+    void perform({ ...message, words }, house)
+  } else if (message.type === 'close') void close()
   else caller.hear(message)
 })
 port.unref()

@@ -26,6 +26,19 @@ export function createCallWords(): CallWords {
   return new Int32Array(slab, used++ * wordsPerCall * Int32Array.BYTES_PER_ELEMENT, wordsPerCall)
 }
 
+/** Words as they cross to a thread: their memory crosses with the first of them, then a number says where in it they are. */
+export type SentWords = CallWords | number
+
+export function sentWords(words: CallWords, known: ArrayBufferLike | undefined): SentWords {
+  return words.buffer === known ? words.byteOffset : words
+}
+
+export function receivedWords(sent: SentWords, known: ArrayBufferLike | undefined): CallWords {
+  if (typeof sent !== 'number') return sent
+  if (!known) throw new Error('bug: words of a call without their memory')
+  return new Int32Array(known, sent, wordsPerCall)
+}
+
 /** The caller gives up; `because` it wanted to, or since its time is over. */
 export function giveUp(words: CallWords, because: 'aborted' | 'timeout'): void {
   Atomics.compareExchange(words, 0, goOn, because === 'timeout' ? late : stop)

@@ -5,6 +5,8 @@ import { Backoff } from '../backoff.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { PoolError, messageOf } from '../errors.ts'
+import { sentWords } from './abort.ts'
+import type { SentWords } from './abort.ts'
 import type { Job, JobSeat } from './job.ts'
 import type { TaskReply } from './parcel.ts'
 import { piscinaOptions } from './piscina.ts'
@@ -29,6 +31,9 @@ export interface TaskSeatOptions {
   /** Whether calls wait for a thread: only then a pause keeps the process alive. */
   readonly isWaitedFor: () => boolean
 }
+
+/** A call on its way to a thread. */
+export type SentCall = Omit<TaskCall, 'words'> & { readonly words: SentWords }
 
 /** The ways to a thread and from it. */
 export interface TaskLine {
@@ -57,6 +62,8 @@ export class TaskSeat implements JobSeat {
   #thread: Worker | undefined
   /** The way to it, once it has loaded the module. */
   #line: TaskLine | undefined
+  /** The memory of the words that it was sent last. */
+  #memory: ArrayBufferLike | undefined
   #bornAt = 0
   #startTimer: NodeJS.Timeout | undefined
   #pause: NodeJS.Timeout | undefined
@@ -133,6 +140,7 @@ export class TaskSeat implements JobSeat {
   /** From now on calls go this way. */
   connect(line: TaskLine | undefined): void {
     this.#line = line
+    this.#memory = undefined
     // A port that has closed must not be read.
     void line?.thread.closed.then(() => {
       if (this.#line === line) this.#line = undefined
@@ -140,12 +148,16 @@ export class TaskSeat implements JobSeat {
   }
 
   /** Gives its thread a job. Throws what structured clone throws; the job is to be ended then, too. */
-  start(job: Job, call: TaskCall): void {
+  start(job: Job): void {
+    const { id, exported } = job
+    const { task, input, words } = job.request
     this.#jobs.add(job)
     job.seat = this
     // The thread, not the port: that closes before it is known how the thread has ended.
     if (this.#jobs.size === 1) this.#thread?.ref()
-    this.#line?.port.postMessage(call, call.input.transfer)
+    const call: SentCall = { id, task, exported, input, words: sentWords(words, this.#memory) }
+    this.#line?.port.postMessage(call, input.transfer)
+    this.#memory = words.buffer
   }
 
   end(job: Job): void {

@@ -14,7 +14,7 @@ import { Job, canEnd } from './job.ts'
 import type { JobPlace, Sent, TaskRequest } from './job.ts'
 import { TaskSeat } from './task-seat.ts'
 import type { ThreadPort } from './thread-port.ts'
-import type { TaskCall, TaskThreadData } from './thread.ts'
+import type { TaskThreadData } from './thread.ts'
 import { toWire } from './wire.ts'
 
 export interface TaskWorkersOptions {
@@ -251,7 +251,7 @@ export class TaskWorkers implements JobPlace {
     this.running.add(job)
     this.#byId.set(job.id, job)
     try {
-      seat.start(job, callOf(job))
+      seat.start(job)
     } catch (cause) {
       // Whoever sends it has it in no list yet.
       queueMicrotask(() => {
@@ -303,7 +303,7 @@ export class TaskWorkers implements JobPlace {
     this.#byId.set(job.id, job)
     let why: unknown
     try {
-      seat.connect(this.#threads.get(await seat.load(callOf(job))))
+      seat.connect(this.#threads.get(await seat.load({ id: job.id, exported: undefined, ...request })))
     } catch (cause) {
       why = cause
     }
@@ -338,10 +338,6 @@ export class TaskWorkers implements JobPlace {
     }, killAfterMs)
     return undefined
   }
-}
-
-function callOf({ id, exported, request: { task, input, words } }: Job): TaskCall {
-  return { id, task, exported, input, words }
 }
 
 const nothing: Parcel = { value: undefined }
