@@ -16,6 +16,13 @@ import type { Parcel, TaskReply } from './parcel.ts'
 
 type Task = (input: unknown, context: TaskContext) => unknown
 
+/** What calls wait for: the names of a module's exports do not change then, though their values may. */
+interface Ready {
+  readonly pool: PostgresPool
+  readonly tasks: Record<string, unknown>
+  readonly names: ReadonlySet<string>
+}
+
 /** What the calls of one thread have in common. */
 export interface TaskHouse {
   /** Tells its caller that a call has begun, and where. Not 0. */
@@ -29,48 +36,62 @@ export interface TaskHouse {
   readonly sender: (id: number) => Send
   /** Throws what structured clone throws. */
   readonly say: (message: FromThread, list?: readonly Transferable[]) => void
+  /** Both, once they are there. */
+  ready?: Ready
 }
 
 /** Runs one call of a task in this thread, and says what it tells, and what comes of it. Never rejects. */
 export async function perform(call: TaskCall, house: TaskHouse): Promise<void> {
   const abortable = new Abortable(call.words, house.thread)
-  const progress = progressOf(call, house)
+  let progress: ProgressSender | undefined
+  const tell = (value: unknown): void => (progress ??= progressOf(call, house)).send(value)
   let reply: TaskReply
   try {
     let value: unknown
     // A call of none is there to load them.
     if (call.exported === undefined) await house.tasks
-    else value = await run(call, call.exported, house, abortable, progress)
+    else {
+      abortable.throwIfAborted()
+      house.ready ??= await readyOf(house)
+      value = await run(call, call.exported, house, house.ready, abortable, tell)
+    }
     reply = { ok: true, value: pack(value, transferOf(value)) }
   } catch (error) {
     reply = { ok: false, error: toWire(error) }
   }
   abortable.end()
   try {
-    progress.end()
+    progress?.end()
   } catch (error) {
     if (reply.ok) reply = { ok: false, error: toWire(error) }
   }
   postReply(call, house, reply)
 }
 
-async function run(
+async function readyOf(house: TaskHouse): Promise<Ready> {
+  const pool = await house.pool
+  const tasks = await house.tasks
+  return { pool, tasks, names: new Set(Object.keys(tasks)) }
+}
+
+function run(
   { id, task: name, input }: TaskCall,
   exported: string,
   house: TaskHouse,
+  { pool, tasks, names }: Ready,
   abortable: Abortable,
-  progress: ProgressSender,
+  tell: (value: unknown) => void,
 ): Promise<unknown> {
-  abortable.throwIfAborted()
-  const pool = await house.pool
-  const task = find(await house.tasks, name, exported, house.module)
+  if (exported === 'default' || !names.has(exported)) throw notFound(name, tasks, house.module)
+  const task = tasks[exported]
+  if (typeof task !== 'function') throw notFound(name, tasks, house.module)
   abortable.throwIfAborted()
   const runOther = (other: string, value?: unknown, options: RunOptions = {}): unknown => {
     return callTask(house.sender(id), other, value, { ...options, signal: either(options.signal, abortable.signal) })
   }
   const held = new TaskPool(name, pool, (message) => house.say({ type: 'warning', message }))
   return held.run(() =>
-    task(unpack(input), {
+    (task as Task)(unpack(input), {
       pool,
       get signal() {
         return abortable.signal
@@ -79,7 +100,7 @@ async function run(
         return abortable.aborted
       },
       throwIfAborted: () => abortable.throwIfAborted(),
-      progress: (value) => progress.send(value),
+      progress: tell,
       transfer,
       run: runOther as Run<unknown>,
     }),
@@ -107,9 +128,7 @@ function postReply({ id, task }: TaskCall, { say }: TaskHouse, reply: TaskReply)
   }
 }
 
-function find(tasks: Record<string, unknown>, name: string, exported: string, module: string): Task {
-  const task = Object.hasOwn(tasks, exported) && exported !== 'default' ? tasks[exported] : undefined
-  if (typeof task === 'function') return task as Task
+function notFound(name: string, tasks: Record<string, unknown>, module: string): TaskError {
   const names = Object.keys(tasks).filter((one) => one !== 'default' && typeof tasks[one] === 'function')
-  throw new TaskError(name, `There is no task "${name}": ${module} exports ${names.join(', ') || 'none'}.`)
+  return new TaskError(name, `There is no task "${name}": ${module} exports ${names.join(', ') || 'none'}.`)
 }

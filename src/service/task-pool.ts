@@ -21,10 +21,11 @@ const streamGraceMs = 1_000
  * a module may go on with what it began in a task.
  */
 export class TaskPool implements Borrower {
-  readonly running: Set<Promise<unknown>> = new Set()
   readonly #task: string
   readonly #pool: PostgresPool
-  readonly #held = new Set<Held>()
+  // Most tasks have none of both.
+  #running: Set<Promise<unknown>> | undefined
+  #held: Set<Held> | undefined
   readonly #warn: (message: string) => void
   #ended = false
 
@@ -44,6 +45,10 @@ export class TaskPool implements Borrower {
     }
   }
 
+  get running(): Set<Promise<unknown>> {
+    return (this.#running ??= new Set())
+  }
+
   asks(pool: object, stream: string | undefined): Lent | undefined {
     if (this.#ended || pool !== this.#pool) return undefined
     const here = stream ? { stack: stream } : stackHere()
@@ -61,20 +66,22 @@ export class TaskPool implements Borrower {
 
   #hold(held: Held): void {
     // Those that are over are not kept for long by a task that acquires in a loop.
-    if (this.#held.size >= 64) for (const other of this.#held) if (other.lease.released) this.#held.delete(other)
-    this.#held.add(held)
+    const all = (this.#held ??= new Set())
+    if (all.size >= 64) for (const other of all) if (other.lease.released) all.delete(other)
+    all.add(held)
   }
 
   #end(): void {
     this.#ended = true
     // What was not awaited fails now, and nobody hears of that: a rejection that is nobody's would end the thread.
-    for (const promise of this.running) promise.catch(() => undefined)
+    for (const promise of this.#running ?? []) promise.catch(() => undefined)
+    if (!this.#held) return
     const streams: Held[] = []
     for (const held of this.#held) {
       if (held.streams && !held.lease.released) streams.push(held)
       else this.#take(held)
     }
-    this.#held.clear()
+    this.#held = undefined
     if (streams.length > 0) setTimeout(() => streams.forEach((held) => this.#take(held)), streamGraceMs).unref()
   }
 
