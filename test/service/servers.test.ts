@@ -125,9 +125,10 @@ describe('a server that is started again', () => {
     const members = (): number[] => service.pool.stats().broker?.members.map(({ threadId }) => threadId) ?? []
     expect(members()).toEqual([0])
     await ask(undefined, portOf(service), '/die')
-    await expect.poll(() => seen.filter(({ type }) => type === 'millpond:server-start')).toHaveLength(2)
-    const { threadId } = seen.findLast(({ type }) => type === 'millpond:server-start') as { threadId?: number }
-    await expect.poll(members).toEqual([0, threadId])
+    const starts = (): ServerEvent[] => seen.filter(({ type }) => type === 'millpond:server-start')
+    await expect.poll(starts, { timeout: 10_000 }).toHaveLength(2)
+    const { threadId } = starts()[1] as { threadId?: number }
+    await expect.poll(members, { timeout: 10_000 }).toEqual([0, threadId])
     expect(service.ready()).toBe(false)
   })
 })
