@@ -56,6 +56,19 @@ test('a worker that is lost is replaced at once', async () => {
   }
 })
 
+test('what a thread has replied just before it ended is its reply', async () => {
+  await using service = create()
+  await service.start()
+  for (let round = 0; round < 5; round++) {
+    const reply = service.run('leaves')
+    // Its reply and its end are both there when the event loop goes on.
+    Atomics.wait(words, 2, 0, 200)
+    expect(await reply).toBe('last words')
+    await until(() => service.stats().tasks['tasks']?.workersLost === round + 1)
+  }
+  expect(service.stats().tasks['tasks']).toMatchObject({ completed: 5, lost: 0 })
+})
+
 test('a worker that was ended for its task is replaced at once', async () => {
   await using service = create({ killAfterMs: 10 })
   await service.start()

@@ -221,6 +221,20 @@ describe('with one service', () => {
     await expect.poll(() => one.run('ticks'), { timeout: 5_000 }).toBeGreaterThan(5)
   })
 
+  test('every call is told by its own words, whatever was sent before it', async () => {
+    await using alone = await start({ workers: 1, killAfterMs: Infinity })
+    const uncloneable = (): number => 1
+    expect(await thrownBy(alone.run('echo', uncloneable))).toBeInstanceOf(TaskError)
+    // More of them than one piece of memory has words for.
+    for (let i = 0; i < 150; i++) {
+      const late = alone.run('spins', { ms: 20_000, deaf: false }, { timeoutMs: 2 })
+      expect(await thrownBy(late)).toBeInstanceOf(TaskTimeoutError)
+      if (i % 50 === 0) expect(await thrownBy(alone.run('echo', uncloneable))).toBeInstanceOf(TaskError)
+    }
+    expect(await alone.run('double', 2)).toBe(4)
+    expect(alone.stats().tasks['tasks']).toMatchObject({ workersLost: 0, refused: 4 })
+  })
+
   test('a task may call another one, which is given up with it', async () => {
     expect(await service.run('nests', { name: 'double', input: 4 })).toBe(8)
     const word = words(3)
