@@ -13,9 +13,10 @@ import { keepStream } from './copy.ts'
 import { ownRows } from './own-rows.ts'
 import type { Row } from './own-rows.ts'
 import { Prelude } from './prelude.ts'
-import { cancelUnsent, freeze, rejectEarly } from './query.ts'
+import { cancelUnsent, ownQuery, rejectEarly } from './query.ts'
 import type { RawQuery } from './query.ts'
 import { Traces, traceOfText } from './reset.ts'
+import { RowReader } from './row-reader.ts'
 import { Task } from './task.ts'
 import type { RunOptions, StreamListener } from './task.ts'
 import type { Inner } from './template.ts'
@@ -207,9 +208,7 @@ export class Connection {
 
   /** As `ask`, for those who look at no rows; the task tells whether the statement went out. `told`: the option `debug` hears of it. */
   askTask(text: string, { parameters = [], signal, told = false }: AskOptions = {}): Asked {
-    const query = this.#inner.unsafe(text, parameters)
-    // Marked as executed: `then` is to wait for it, not to start it.
-    query.executed = true
+    const query = ownQuery(text, parameters)
     query.isRaw = true
     const answer = orAborted<unknown>(query, signal)
     return { answer, task: this.run(query, { own: true, told }) }
@@ -278,8 +277,10 @@ export class Connection {
     if (!task.own) keepStream(task, this.#streaming)
     if (this.#wire.prelude?.unsent) this.#inner.tell(this.#wire.prelude.text)
     query.watch?.sent?.(this.identity.tag)
+    this.#wire.readRows(
+      !task.own && this.#inner.plainRows && RowReader.canRead(query) ? new RowReader(query) : undefined,
+    )
     this.#inner.handler(query)
-    freeze(query)
     if (task.own || query.string === undefined) return
     // What is no text by itself may be another one each time.
     task.trace = typeof query.string === 'string' ? traceOfText(query.string) : 'session'

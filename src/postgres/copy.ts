@@ -1,3 +1,4 @@
+import { settleBy } from './query.ts'
 import type { CopyStream, StreamListener, Task } from './task.ts'
 
 /**
@@ -7,20 +8,22 @@ import type { CopyStream, StreamListener, Task } from './task.ts'
 export function keepStream(task: Task, listener: StreamListener): void {
   const { query } = task
   const { resolve, reject } = query
-  query.resolve = (value) => {
-    resolve(value)
-    if (!isCopyStream(value)) return
-    task.stream = value
-    // Whoever waits for it hears of its errors; nobody may be.
-    value.on('error', nothing)
-    value.on('close', () => listener.closed(task))
-    listener.opened(task)
-  }
-  query.reject = (error) => {
-    // A signal's reason may be anything; without any, the stream would end as if all were well.
-    task.stream?.destroy((error || new Error(String(error))) as Error)
-    reject(error)
-  }
+  settleBy(query, {
+    resolve: (value) => {
+      resolve(value)
+      if (!isCopyStream(value)) return
+      task.stream = value
+      // Whoever waits for it hears of its errors; nobody may be.
+      value.on('error', nothing)
+      value.on('close', () => listener.closed(task))
+      listener.opened(task)
+    },
+    reject: (error) => {
+      // A signal's reason may be anything; without any, the stream would end as if all were well.
+      task.stream?.destroy((error || new Error(String(error))) as Error)
+      reject(error)
+    },
+  })
 }
 
 function isCopyStream(value: unknown): value is CopyStream {

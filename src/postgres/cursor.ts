@@ -1,24 +1,21 @@
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
-import { rejectEarly } from './query.ts'
-import type { PortionReader, RawQuery } from './query.ts'
+import { rejectEarly, settleBy } from './query.ts'
+import type { Give, PortionReader, RawQuery } from './query.ts'
 
 type Rows = readonly unknown[]
-type Give = (rows: Rows) => unknown
 
 /** postgres.js's `.cursor()`, with readers that can be told to leave, and that hear of every error. */
-export function cursorOf(closing: unknown): (this: RawQuery, rows?: number | Give, give?: Give) => unknown {
-  return function cursor(rows = 1, give) {
-    const fn = typeof rows === 'function' ? rows : give
-    this.options.simple = false
-    this.cursorRows = typeof rows === 'function' ? 1 : rows
-    if (typeof fn === 'function') {
-      this.reader = new CallbackReader(this, fn, closing)
-      return this
-    }
-    let iterator: AsyncIterator<unknown> | undefined
-    return { [Symbol.asyncIterator]: () => (iterator ??= iteratorOf(new Portions(this, closing))) }
+export function cursorOf(query: RawQuery, closing: unknown, rows: number | Give = 1, give?: Give): unknown {
+  const fn = typeof rows === 'function' ? rows : give
+  query.options.simple = false
+  query.cursorRows = typeof rows === 'function' ? 1 : rows
+  if (typeof fn === 'function') {
+    query.reader = new CallbackReader(query, fn, closing)
+    return query
   }
+  let iterator: AsyncIterator<unknown> | undefined
+  return { [Symbol.asyncIterator]: () => (iterator ??= iteratorOf(new Portions(query, closing))) }
 }
 
 /** What postgres.js does with the answer to a portion: it does not wait for that of the last one. */
@@ -37,14 +34,16 @@ class CallbackReader implements PortionReader {
     this.#closing = closing
     query.cursorFn = (rows) => this.#give(give, rows as Rows)
     const { resolve } = query
-    query.resolve = (value) => {
-      if (this.#last) {
-        this.#last.then(
-          () => resolve(value),
-          (error: unknown) => query.reject(error),
-        )
-      } else resolve(value)
-    }
+    settleBy(query, {
+      resolve: (value) => {
+        if (this.#last) {
+          this.#last.then(
+            () => resolve(value),
+            (error: unknown) => query.reject(error),
+          )
+        } else resolve(value)
+      },
+    })
   }
 
   leave(): void {
@@ -111,14 +110,16 @@ class Portions implements PortionReader {
     this.#closing = closing
     query.reader = this
     query.cursorFn = (rows) => this.#give(rows)
-    query.resolve = () => {
-      query.active = false
-      this.#end()
-    }
-    query.reject = (error) => {
-      query.active = false
-      if (!this.#ended) this.#fail(error)
-    }
+    settleBy(query, {
+      resolve: () => {
+        query.active = false
+        this.#end()
+      },
+      reject: (error) => {
+        query.active = false
+        if (!this.#ended) this.#fail(error)
+      },
+    })
   }
 
   next(): Promise<IteratorResult<unknown>> {
@@ -131,7 +132,7 @@ class Portions implements PortionReader {
     const asked = deferred<IteratorResult<unknown>>()
     this.#asked.push(asked)
     this.#goOn()
-    void this.#query.handle()
+    this.#query.handle()
     return asked.promise
   }
 
@@ -141,7 +142,7 @@ class Portions implements PortionReader {
       this.#end()
       const query = this.#query
       // What has not been sent need not be.
-      if (query.executed && !query.state) query.canceller?.(query)
+      if (query.executed && !query.state) query.cancel()
       this.leave()
     }
     const { givenBack } = this.#query

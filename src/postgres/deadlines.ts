@@ -6,8 +6,8 @@ import { duration, onlyKnown } from '../options.ts'
 import type { AcquireOptions } from '../pool.ts'
 import type { PoolStats } from '../stats.ts'
 import { Ambient } from './ambient.ts'
-import { rejectEarly } from './query.ts'
-import type { Bounds, MadeLimits, QueryLimits, RawQuery, Target } from './query.ts'
+import { rejectEarly, settleBy } from './query.ts'
+import type { Aiming, Bounds, MadeLimits, QueryLimits, RawQuery, Target } from './query.ts'
 
 interface Details {
   readonly clock: Clock
@@ -99,8 +99,8 @@ export class Deadlines {
     return undefined
   }
 
-  /** Sees to it that a query that is being run ends in time. `cancel` ends it wherever it is. */
-  watch(query: RawQuery, cancel: (query: RawQuery) => void, target: Target): void {
+  /** Sees to it that a query that is being run ends in time. */
+  watch(query: RawQuery, aim: Aiming, target: Target): void {
     const { own, around } = query.limits ?? {}
     const { clock, queryTimeoutMs, stats } = this.#details
     const startedAt = clock.now()
@@ -109,13 +109,15 @@ export class Deadlines {
     const tighter = around && around.endsAt < endsAt ? around : { endsAt, timeoutMs }
     const signals = own?.signal ? [...(around?.signals ?? []), own.signal] : (around?.signals ?? [])
     const { reject } = query
-    const watch = new Watch(query, { ...tighter, signals, clock, cancel, target, stats, startedAt })
+    const watch = new Watch(query, { ...tighter, signals, clock, aim, target, stats, startedAt })
     query.watch = watch
-    query.reject = (error) => {
-      // Otherwise the connection tells when the answer is complete.
-      if (!query.runsOn) watch.stop()
-      reject(watch.named(error))
-    }
+    settleBy(query, {
+      reject: (error) => {
+        // Otherwise the connection tells when the answer is complete.
+        if (!query.runsOn) watch.stop()
+        reject(watch.named(error))
+      },
+    })
     watch.start()
   }
 }
@@ -125,7 +127,7 @@ interface Watched extends Omit<Bounds, 'ended'> {
   readonly clock: Clock
   readonly startedAt: number
   readonly stats: () => PoolStats
-  readonly cancel: (query: RawQuery) => void
+  readonly aim: Aiming
   readonly target: Target
 }
 
@@ -208,7 +210,7 @@ class Watch {
     const query = this.#query
     query.forEachFn &&= nothing
     rejectEarly(query, error)
-    this.#watched.cancel(query)
+    this.#watched.aim.cancel(query)
   }
 }
 

@@ -21,6 +21,7 @@ import { parseOptions } from './options.ts'
 import type { PostgresPoolOptions, PostgresSettings } from './options.ts'
 import { named } from './pool.ts'
 import { QueryEvents } from './query-events.ts'
+import { settleBy } from './query.ts'
 import type { RawQuery } from './query.ts'
 import type { Scope, TransactionSql } from './scope.ts'
 import { PostgresSession } from './session.ts'
@@ -157,25 +158,31 @@ class DropInPool implements FaceHouse {
 
   /** Its errors are to be postgres.js's; those on connections of their own are counted. */
   touch(query: RawQuery, own: boolean): void {
-    const { handler } = query
-    const touched = (run: RawQuery): void => {
-      const { reject, resolve } = run
-      if (own && this.#ended) return reject(this.#endedError())
-      const done = own ? this.#count() : noop
-      run.reject = (error) => {
-        done()
-        reject(this.#shown(error))
-      }
-      run.resolve = (value) => {
-        done()
-        if (own && this.#manyConnections && begins(value)) {
-          reject(generic('UNSAFE_TRANSACTION', 'Only use sql.begin, sql.reserved or max: 1'))
-        } else resolve(value)
-      }
-      handler(run)
+    const { aim } = query
+    if (!aim) return
+    query.aim = {
+      debug: aim.debug,
+      start: () => {
+        const { reject, resolve } = query
+        if (own && this.#ended) return reject(this.#endedError())
+        const done = own ? this.#count() : noop
+        settleBy(query, {
+          reject: (error) => {
+            done()
+            reject(this.#shown(error))
+          },
+          resolve: (value) => {
+            done()
+            if (own && this.#manyConnections && begins(value)) {
+              reject(generic('UNSAFE_TRANSACTION', 'Only use sql.begin, sql.reserved or max: 1'))
+            } else resolve(value)
+          },
+        })
+        return aim.start(query)
+      },
+      cancel: () => aim.cancel(query),
+      cursor: (_, rows, give) => aim.cursor(query, rows, give),
     }
-    touched.debug = handler.debug
-    query.handler = touched
   }
 
   // ── Its end ────────────────────────────────────────────────────────────────────────────────────────────────────

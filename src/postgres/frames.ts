@@ -37,6 +37,8 @@ export class Frames {
   copy: 'in' | 'out' | undefined
   /** A cursor is open: from its first portion that was not all of it. */
   portal = false
+  /** Somebody else reads the rows: the reading stops before each. */
+  skipsRows = false
   /** A cursor's portion has come and nobody asked for the next one. */
   suspended = false
 
@@ -135,6 +137,7 @@ export class Frames {
           this.intruded = true
           return true
         }
+        if (type === toClient.dataRow && this.skipsRows) return true
         if (type !== toClient.readyForQuery || !this.#mend) return false
         this.#mend = false
         return true

@@ -1,6 +1,7 @@
 import { deferred } from '../deferred.ts'
 import type { Lease } from '../lease.ts'
 import type { Connection } from './connection.ts'
+import { settleBy } from './query.ts'
 import type { RawQuery } from './query.ts'
 
 /**
@@ -16,8 +17,10 @@ export function holdBack(query: RawQuery): void {
     if (query.givenBack && !query.streaming) void allOf(query).then(fn)
     else fn()
   }
-  query.resolve = (value) => settle(() => resolve(value))
-  query.reject = (error) => settle(() => reject(error))
+  settleBy(query, {
+    resolve: (value) => settle(() => resolve(value)),
+    reject: (error) => settle(() => reject(error)),
+  })
 }
 
 /** It may be given a connection after it has been given up. */

@@ -10,6 +10,7 @@ import type { Address, DialStep } from './dial.ts'
 import { HostOrder } from './host-order.ts'
 import { LoginError, LoginGuard } from './login.ts'
 import type { PostgresSettings } from './options.ts'
+import { ownQuery } from './query.ts'
 import { serverCheckParameters } from './server-checks.ts'
 import { Share } from './share.ts'
 import { TargetError } from './target.ts'
@@ -229,7 +230,7 @@ export class Opener {
       },
     })
     // postgres.js connects for the sake of a query; an empty one tells that the session is ready.
-    const ready = inner.unsafe('')
+    const ready = ownQuery('')
     const died = new Promise<never>((_, reject) => {
       const die = (cause: unknown): void => {
         const { fatal } = wire.frames
@@ -246,6 +247,7 @@ export class Opener {
         died: die,
       })
     })
+    inner.handler(ready)
     await orAborted(Promise.race([ready, died]), signal)
     const opened = new Connection(wire, inner, address, tag)
     await checkTarget(opened, target, signal)

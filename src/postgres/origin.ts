@@ -1,21 +1,27 @@
-import type { RawQuery } from './query.ts'
-
 const frames = 4
-const met = new WeakSet<object>()
+const noted = new WeakMap<object, Error>()
+
+/** Where a query was made, as its errors show it. */
+export interface Origin {
+  readonly stack?: string | undefined
+}
 
 /**
- * Where a query was made, as its errors show it. postgres.js notes a few frames of the stack for each text, when it
- * first meets it; from inside of our tag, none of them would be the caller's.
+ * The caller of `tag`: a few frames of the first who comes with a text, which costs nothing for those after him. With
+ * `each`, the whole stack of every caller.
  */
-export function noteOrigin(query: RawQuery, tag: (...values: unknown[]) => unknown): void {
-  const { strings } = query
-  if (met.has(strings)) return
-  met.add(strings)
-  const symbol = Object.getOwnPropertySymbols(query).find(({ description }) => description === 'OriginError')
-  const noted = symbol && (query as unknown as Record<symbol, unknown>)[symbol]
-  if (!(noted instanceof Error)) return
-  const limit = Error.stackTraceLimit
-  Error.stackTraceLimit = frames
-  Error.captureStackTrace(noted, tag)
+export function originOf(text: readonly string[], tag: (...values: never[]) => unknown, each: unknown): Origin {
+  if (each) return stackOf(tag, Error.stackTraceLimit)
+  let origin = noted.get(text)
+  if (!origin) noted.set(text, (origin = stackOf(tag, frames)))
+  return origin
+}
+
+function stackOf(tag: (...values: never[]) => unknown, limit: number): Error {
+  const usual = Error.stackTraceLimit
   Error.stackTraceLimit = limit
+  const error = new Error()
+  Error.captureStackTrace(error, tag)
+  Error.stackTraceLimit = usual
+  return error
 }

@@ -13,7 +13,7 @@ interface RawRows extends Iterable<readonly (Uint8Array | null)[]> {
 let parsers: Readonly<Record<number, Parse | undefined>> | undefined
 
 /** postgres.js's own, whatever the user's are. With values that it knows it does not look into the environment. */
-function builtIn(): Readonly<Record<number, Parse | undefined>> {
+export function builtInParsers(): Readonly<Record<number, Parse | undefined>> {
   parsers ??= postgres({ host: 'nowhere.invalid', max: 1, user: 'nobody', target_session_attrs: 'read-write' }).options
     .parsers as Readonly<Record<number, Parse | undefined>>
   return parsers
@@ -32,5 +32,5 @@ export function ownRows(answer: unknown): readonly Row[] {
 function parsed(value: Uint8Array | null, type: number): unknown {
   if (value === null) return null
   const text = Buffer.from(value).toString()
-  return builtIn()[type]?.(text) ?? text
+  return builtInParsers()[type]?.(text) ?? text
 }

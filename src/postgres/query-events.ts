@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts'
 import type { Watch } from '../watch.ts'
+import { settleBy } from './query.ts'
 import type { RawQuery } from './query.ts'
 
 interface Details {
@@ -47,16 +48,18 @@ function follow(query: RawQuery, { watch, clock, queryText }: Details): () => vo
       ...(queryText ? { text: query.string } : {}),
     }))
   }
-  query.resolve = (value) => {
-    answer = query.streaming ? { command: 'COPY' } : answerOf(value)
-    resolve(value)
-  }
-  query.reject = (error) => {
-    code ??= shortly(error)
-    // Otherwise the connection tells when it is done with it.
-    if (!query.runsOn) tell()
-    reject(error)
-  }
+  settleBy(query, {
+    resolve: (value) => {
+      answer = query.streaming ? { command: 'COPY' } : answerOf(value)
+      resolve(value)
+    },
+    reject: (error) => {
+      code ??= shortly(error)
+      // Otherwise the connection tells when it is done with it.
+      if (!query.runsOn) tell()
+      reject(error)
+    },
+  })
   if (cursorFn) {
     query.cursorFn = (rows) => {
       portions = (portions ?? 0) + (Array.isArray(rows) ? rows.length : 0)

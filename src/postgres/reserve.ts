@@ -1,4 +1,5 @@
 import { LeaseReleasedError } from '../errors.ts'
+import { settleBy } from './query.ts'
 import type { RawQuery, Target } from './query.ts'
 import { beginOptions } from './sql-face-begin.ts'
 import type { Reserved } from './sql-face.ts'
@@ -76,10 +77,12 @@ class View implements Target {
     if (this.#open) return this.#send(query, '')
     this.#open = true
     const { reject } = query
-    query.reject = (error) => {
-      this.#open = false
-      reject(error)
-    }
+    settleBy(query, {
+      reject: (error) => {
+        this.#open = false
+        reject(error)
+      },
+    })
     try {
       const options = beginOptions(text)
       if (Object.keys(options).length > 0) checkSavepointOptions(options, await optionsAround(this.#plain))
@@ -93,10 +96,12 @@ class View implements Target {
   #end(query: RawQuery, statement: string): void {
     if (!this.#open) return this.#send(query, '')
     const { resolve } = query
-    query.resolve = (value) => {
-      this.#open = false
-      resolve(value)
-    }
+    settleBy(query, {
+      resolve: (value) => {
+        this.#open = false
+        resolve(value)
+      },
+    })
     this.#send(query, statement)
   }
 

@@ -12,6 +12,7 @@ import type { Lease } from '../lease.ts'
 import type { Ambient } from './ambient.ts'
 import { codeOf } from './connect-error.ts'
 import type { Connection } from './connection.ts'
+import { settleBy } from './query.ts'
 import type { RawQuery, Target } from './query.ts'
 import { callBack } from './scope-callbacks.ts'
 import { SavepointGround } from './scope-ground.ts'
@@ -208,11 +209,14 @@ export class Scope implements Surrounding {
     }
     let answer: unknown
     const { reject } = query
-    query.reject = (error) => {
-      answer ??= error
-      reject(error)
-    }
-    this.#open = () => connection.openFor(query)
+    settleBy(query, {
+      reject: (error) => {
+        answer ??= error
+        reject(error)
+      },
+    })
+    const open = (): 'cursor' | 'copy' | undefined => connection.openFor(query)
+    this.#open = open
     callBack(query, (fn) => this.#house.ambient.run(this, fn))
     connection.run(query, {
       done: () => {

@@ -2,9 +2,9 @@ import type { PathOrFileDescriptor } from 'node:fs'
 import type postgres from 'postgres'
 import { Aim } from './aim.ts'
 import type { Deadlines } from './deadlines.ts'
-import { noteOrigin } from './origin.ts'
-import { isQuery } from './query.ts'
-import type { QueryLimits, RawQuery, Target } from './query.ts'
+import { originOf } from './origin.ts'
+import { RawQuery } from './query.ts'
+import type { QueryLimits, Target, TextOptions } from './query.ts'
 import type { QueryEvents } from './query-events.ts'
 
 /** What postgres.js calls types: how values of your own travel. */
@@ -47,20 +47,16 @@ export function createSql<T extends Types>(
   target: Target | (() => Target),
   limits?: QueryLimits,
 ): PostgresSql<T> {
-  const make = template.sql as unknown as Make &
-    Record<'unsafe' | 'file', Make> &
+  const helper = template.sql as unknown as Make &
     Record<'typed' | 'types' | 'json' | 'array' | 'CLOSE' | 'PostgresError', unknown>
-  const { typed, types, json, array, CLOSE, PostgresError } = make
+  const { typed, types, json, array, CLOSE, PostgresError } = helper
   const aimAt = (one: Target): Aim =>
     new Aim(one, { closing: CLOSE, deadlines: template.deadlines, events: template.events, limits })
   const aim = typeof target === 'function' ? aimOfNow(target, aimAt) : aimAlways(aimAt(target))
-  const sql = (...values: unknown[]): unknown => {
-    const made = make(...values)
-    if (isQuery(made)) {
-      noteOrigin(made, sql)
-      aim().at(made)
-    }
-    return made
+  const sql = (first: unknown, ...values: unknown[]): unknown => {
+    if (!isTemplate(first)) return helper(first, ...values)
+    const now = aim()
+    return now.at(new RawQuery(first, values, undefined, now, originOf(first, sql, now.debug)))
   }
   Object.assign(sql, {
     typed,
@@ -70,20 +66,35 @@ export function createSql<T extends Types>(
     CLOSE,
     END: CLOSE,
     PostgresError,
-    unsafe: (...values: unknown[]) => {
-      const query = make.unsafe(...values) as RawQuery
-      aim().at(query)
-      return query
+    unsafe: function unsafe(text: string, ...values: unknown[]) {
+      const now = aim()
+      const { args, options } = textValues(values)
+      const origin = now.debug ? originOf([], unsafe, true) : undefined
+      return now.at(new RawQuery([text], args, { prepare: false, ...options }, now, origin))
     },
-    file: (path: PathOrFileDescriptor, ...values: unknown[]) => {
-      const query = make.file(path, ...values) as RawQuery
-      aim().atWithFile(query, path)
-      return query
+    file: function file(path: PathOrFileDescriptor, ...values: unknown[]) {
+      const now = aim()
+      const { args, options } = textValues(values)
+      const origin = now.debug ? originOf([], file, true) : undefined
+      return now.at(new RawQuery([], args, options, now.withFile(path), origin))
     },
     notify: async (channel: string, payload: unknown) => await tag`select pg_notify(${channel}, ${String(payload)})`,
   })
   const tag = sql as unknown as PostgresSql<T>
   return tag
+}
+
+function isTemplate(value: unknown): value is TemplateStringsArray {
+  return Array.isArray(value) && 'raw' in value && Array.isArray(value.raw)
+}
+
+/** What follows a text: its parameters, its options, both or none. Without parameters it may be several statements. */
+function textValues(values: readonly unknown[]): { args: readonly unknown[]; options: TextOptions } {
+  const [first, second] = values
+  const onlyOptions = values.length === 1 && !Array.isArray(first)
+  const args = onlyOptions || first === undefined ? [] : (first as unknown[])
+  const options = (onlyOptions ? first : second) ?? {}
+  return { args, options: { simple: args.length === 0, ...options } }
 }
 
 function aimAlways(aim: Aim): () => Aim {

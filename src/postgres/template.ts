@@ -1,8 +1,8 @@
 import postgres from 'postgres'
 import type { Deadlines } from './deadlines.ts'
 import type { PostgresSettings } from './options.ts'
-import { isQuery } from './query.ts'
-import type { Handler, RawQuery } from './query.ts'
+import { adopt } from './query.ts'
+import type { RawQuery } from './query.ts'
 import type { QueryEvents } from './query-events.ts'
 import type { Types } from './sql.ts'
 import type { Wire } from './wire.ts'
@@ -28,9 +28,9 @@ type ArrayAware = (((value: string) => unknown) & { array?: boolean }) | undefin
 /** One instance of postgres.js that holds one session. */
 export interface Inner {
   /** Runs a query on the session at once. */
-  readonly handler: Handler
-  /** Makes a query for the session. */
-  unsafe(text: string, parameters?: readonly unknown[]): RawQuery
+  readonly handler: (query: RawQuery) => void
+  /** Whether rows and their values are the user's as they are read: no transformation of his makes something else of them. */
+  readonly plainRows: boolean
   /** Whether rows come as the server sends them, or transformed as the user wants. */
   plain(on: boolean): void
   /** Whether the user's `debug` hears of what is handed over now: not of what the pool asks by itself. */
@@ -77,9 +77,11 @@ export class Template {
     } as unknown as postgres.Options<Types>)
     this.options = this.sql.options as unknown as SessionOptions
     Object.assign(this.sql.options, { pass: null })
-    if (!isQuery(this.sql.unsafe('')) || !this.options.shared) {
+    const its = this.sql.unsafe('')
+    if (!('handler' in its && 'canceller' in its) || !this.options.shared) {
       throw new Error('Cannot work with this version of postgres: 3.4.9 or a later 3.4 is needed.')
     }
+    adopt(its)
   }
 
   /** An instance for one session, on a stream that is connected already. */
@@ -117,12 +119,10 @@ export class Template {
       },
     }
     const sql = postgres(options as unknown as postgres.Options<Types>)
-    const unsafe = (text: string, parameters: readonly unknown[] = []): RawQuery =>
-      sql.unsafe(text, [...parameters] as never[]) as unknown as RawQuery
     const inner: Inner = {
-      handler: unsafe('').handler,
-      unsafe,
+      handler: (sql.unsafe('') as unknown as { handler: Inner['handler'] }).handler,
       plain: transform.plain,
+      plainRows: !this.options.transform.value.from && !this.options.transform.row.from,
       told: () => false,
       tell: (text) => void (typeof debug === 'function' && debug(id, text, [], [])),
     }

@@ -2,10 +2,11 @@ import { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
-import { Frames, emptyCommandComplete } from './frames.ts'
+import { Frames, emptyCommandComplete, toClient } from './frames.ts'
 import { notProven } from './login.ts'
 import type { LoginGuard } from './login.ts'
 import type { Prelude } from './prelude.ts'
+import type { RowReader } from './row-reader.ts'
 
 /** What a wire tells its connection. */
 export interface WireListener {
@@ -33,6 +34,7 @@ export class ServerClosedError extends Error {
  *   released  (a promise) the server has let the session go: its FIN was seen. Rejects when the socket ended without.
  *   guard     looks at all that comes before postgres.js does, until the session is ready
  *   prelude   goes out with the next query, and is answered before it
+ *   rows      reads the rows of what is under way; postgres.js sees none of them
  *
  * postgres.js never sees a socket close. To it, a close is the sign to connect again, at once or with the next query:
  * on a new session that knows nothing of the old one's transaction, with answers left over from the old one. An error
@@ -45,6 +47,7 @@ export class Wire extends EventEmitter {
   #guard: LoginGuard | undefined
   #listener: WireListener | undefined
   #live = true
+  #rows: RowReader | undefined
   #cause: unknown
   #hungUp = false
   #drains = false
@@ -70,6 +73,12 @@ export class Wire extends EventEmitter {
   listen(listener: WireListener): void {
     this.#listener = listener
     if (!this.#live && !this.#hungUp) listener.died(this.#cause)
+  }
+
+  /** Who reads the rows of what is sent next; undefined: postgres.js. */
+  readRows(reader: RowReader | undefined): void {
+    this.#rows = reader
+    this.frames.skipsRows = reader !== undefined
   }
 
   get live(): boolean {
@@ -182,11 +191,15 @@ export class Wire extends EventEmitter {
         ? this.#after(this.prelude, bytes)
         : bytes
     if (chunk.length === 0) return
-    let from = 0
-    for (;;) {
+    let from = this.#rows?.midway ? this.#rows.read(chunk, 0, this.#refused) : 0
+    while (from < chunk.length) {
       const at = this.frames.received(chunk, from)
       if (at > from) this.emit('data', from === 0 && at === chunk.length ? chunk : chunk.subarray(from, at))
       if (at === chunk.length) break
+      if (this.#rows && chunk[at] === toClient.dataRow) {
+        from = this.#rows.read(chunk, at, this.#refused)
+        continue
+      }
       if (this.frames.intruded) {
         this.#listener?.died(new Error('the server asked for authentication in the middle of a session'))
         return
@@ -197,6 +210,9 @@ export class Wire extends EventEmitter {
     }
     this.#listener?.arrived()
   }
+
+  /** postgres.js knows what to do with a row that cannot be read. */
+  readonly #refused = (row: Buffer): void => void this.emit('data', row)
 
   /** What the guard lets through. Whoever it refuses is of no use. */
   #guarded(guard: LoginGuard, bytes: Buffer): Buffer {

@@ -194,7 +194,7 @@ describe('millpond:query', () => {
     expect(await run()).toBe(0)
     const query = pool.sql`select 1`
     await query
-    expect(query).not.toHaveProperty('watch')
+    expect(query).toHaveProperty('watch', undefined)
     expect(Object.hasOwn(query, 'resolve')).toBe(true)
     const heard = hear()
     // Run, sent, ended.
