@@ -17,7 +17,8 @@ const storage = new AsyncLocalStorage<Holding>()
 
 /** Runs `fn`; whatever it calls, now or later, can be told that it holds this lease. */
 export function whileHolding<R>(holding: Omit<Holding, 'outer'>, fn: () => R): R {
-  return storage.run({ ...holding, outer: storage.getStore() }, fn)
+  const { pool, connection, since, acquiredAt, holds } = holding
+  return storage.run({ pool, connection, since, acquiredAt, holds, outer: storage.getStore() }, fn)
 }
 
 /** The lease of this pool that the caller holds already, if any: it may be waiting for itself. */

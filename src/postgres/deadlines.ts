@@ -106,10 +106,19 @@ export class Deadlines {
     const startedAt = clock.now()
     const timeoutMs = Math.min(own?.timeoutMs ?? Infinity, queryTimeoutMs)
     const endsAt = startedAt + timeoutMs
-    const tighter = around && around.endsAt < endsAt ? around : { endsAt, timeoutMs }
+    const isTighter = around !== undefined && around.endsAt < endsAt
     const signals = own?.signal ? [...(around?.signals ?? []), own.signal] : (around?.signals ?? [])
     const { reject } = query
-    const watch = new Watch(query, { ...tighter, signals, clock, aim, target, stats, startedAt })
+    const watch = new Watch(query, {
+      endsAt: isTighter ? around.endsAt : endsAt,
+      timeoutMs: isTighter ? around.timeoutMs : timeoutMs,
+      signals,
+      clock,
+      aim,
+      target,
+      stats,
+      startedAt,
+    })
     query.watch = watch
     settleBy(query, {
       reject: (error) => {

@@ -133,7 +133,11 @@ export class Scope implements Surrounding {
 
   /** Resolves when its first query can run. Rejects as an acquire does, or with what SAVEPOINT was answered with. */
   begin(): Promise<void> {
-    this.#begun ??= this.#begin()
+    if (!this.#begun) {
+      this.#begun = this.#begin()
+      // Its queries are told; nobody may be waiting for it by itself.
+      this.#begun.catch(nothing)
+    }
     return this.#begun
   }
 
@@ -166,7 +170,7 @@ export class Scope implements Surrounding {
     if (this.ended) return turn.drop(new LeaseReleasedError(this.#house.pool, 'transaction'))
     this.#turns.take(turn)
     if (turn.deque && this.#open?.()) void this.#refuseIfBusy(turn)
-    this.begin().catch(nothing)
+    void this.begin()
   }
 
   ruin(error: Error): void {
