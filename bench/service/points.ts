@@ -11,6 +11,8 @@ export interface Point {
 export const callers = 40
 
 export const points: readonly Point[] = [
+  // What a call costs by itself, beside work of its own.
+  { name: '1 ms, no query', computeMs: 1, queries: 0, sleepMs: 0 },
   { name: '1 ms, then a row by its key', computeMs: 1, queries: 1, sleepMs: 0 },
   { name: '1 ms, then two rows, one after the other', computeMs: 1, queries: 2, sleepMs: 0 },
   { name: '1 ms, then a query of 2 ms', computeMs: 1, queries: 1, sleepMs: 2 },
