@@ -14,7 +14,7 @@ export interface EventLoopStats {
 const word = { p50: 0, p99: 1, max: 2, utilization: 3, writtenAt: 4 } as const
 const wordCount = 5
 
-const resolutionMs = 20
+const resolutionMs = 50
 const everyMs = 1_000
 const windowMs = 10_000
 
