@@ -17,6 +17,7 @@ import { cancelUnsent, ownQuery, rejectEarly } from './query.ts'
 import type { RawQuery } from './query.ts'
 import { Traces, traceOfText } from './reset.ts'
 import { RowReader } from './row-reader.ts'
+import { sendAtOnce } from './send-at-once.ts'
 import { Task } from './task.ts'
 import type { RunOptions, StreamListener } from './task.ts'
 import type { Inner } from './template.ts'
@@ -280,7 +281,7 @@ export class Connection {
     this.#wire.readRows(
       !task.own && this.#inner.plainRows && RowReader.canRead(query) ? new RowReader(query) : undefined,
     )
-    this.#inner.handler(query)
+    sendAtOnce(() => this.#inner.handler(query))
     if (task.own || query.string === undefined) return
     // What is no text by itself may be another one each time.
     task.trace = typeof query.string === 'string' ? traceOfText(query.string) : 'session'

@@ -56,6 +56,10 @@ function* breaks() {
   throw new Error('no more inputs')
 }
 
+function uncloneable(): number {
+  return 1
+}
+
 describe('with one service', () => {
   let service: Service<Tasks>
   /** As somebody without types would call it. */
@@ -223,7 +227,6 @@ describe('with one service', () => {
 
   test('every call is told by its own words, whatever was sent before it', async () => {
     await using alone = await start({ workers: 1, killAfterMs: Infinity })
-    const uncloneable = (): number => 1
     expect(await thrownBy(alone.run('echo', uncloneable))).toBeInstanceOf(TaskError)
     // More of them than one piece of memory has words for.
     for (let i = 0; i < 150; i++) {
