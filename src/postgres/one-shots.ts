@@ -10,7 +10,6 @@ import type { Transactions } from './transaction.ts'
 
 /** Who holds a connection while he waits for another one. */
 type Holders = Pick<Transactions, 'here' | 'naming'>
-type Holder = ReturnType<Holders['here']>
 
 /**
  * Where queries go that nobody has acquired a connection for: each to any connection, which goes back when the answer
@@ -24,7 +23,6 @@ export class OneShots implements Target {
   readonly #holders: Holders
   readonly #runOn = loopStops() ? runHeldBack : runOn
   readonly hold: ((query: RawQuery) => void) | undefined = loopStops() ? holdBack : undefined
-  readonly #waiting = new Map<RawQuery, { readonly acquire: Acquire<Connection>; readonly holder: Holder }>()
 
   /** `looksFirst`: a hook takes its time over each connection; nothing can be had at once. `owner`: whose queries they are. */
   constructor(
@@ -56,12 +54,11 @@ export class OneShots implements Target {
   }
 
   left(query: RawQuery): void {
-    this.#waiting.get(query)?.acquire.leave(undefined)
+    query.place?.leave()
   }
 
   shortOf(query: RawQuery, timeoutMs: number): unknown {
-    const waiting = this.#waiting.get(query)
-    return waiting && this.#holders.naming(this.#pool.shortOf(waiting.acquire, timeoutMs), waiting.holder)
+    return query.place?.shortage(timeoutMs)
   }
 
   #wait(query: RawQuery): void {
@@ -73,11 +70,15 @@ export class OneShots implements Target {
     }
     // Its deadline is met in nobody's transaction.
     const holder = query.limits && this.#holders.here()
-    this.#waiting.set(query, { acquire, holder })
+    // At the query, and not in a map: tables that a map has outgrown lead to those that it has now, and keep all in them.
+    query.place = {
+      leave: () => acquire.leave(undefined),
+      shortage: (timeoutMs) => this.#holders.naming(this.#pool.shortOf(acquire, timeoutMs), holder),
+    }
     const lent = streams(query) ? asking(this.#owner, query.origin) : undefined
     const waited = acquire.promise.then(
       (lease) => {
-        this.#waiting.delete(query)
+        query.place = undefined
         try {
           if (query.cancelled) return lease.release()
           this.#runOn(lent ? lent(lease) : lease, query)
@@ -87,7 +88,7 @@ export class OneShots implements Target {
         return undefined
       },
       (error: unknown) => {
-        this.#waiting.delete(query)
+        query.place = undefined
         query.reject(this.#holders.naming(error, holder))
       },
     )

@@ -73,6 +73,8 @@ export class RawQuery extends Promise<unknown> {
   declare streaming?: boolean
   /** Ours: what it is resolved with, where postgres.js does not read the rows. */
   rows: unknown[] | undefined = undefined
+  /** Ours: its place among those who wait for a connection. */
+  place: Place | undefined = undefined
   /** Ours: the connection that has it. */
   runsOn: { cancel(query: RawQuery): void } | undefined = undefined
   /** Ours: how long it may take, as it was when it was made. */
@@ -108,6 +110,7 @@ export class RawQuery extends Promise<unknown> {
     const resolve = (value: unknown): void => {
       this.active = false
       if (this.rows) fill(value as unknown[], this.rows)
+      this.rows = undefined
       succeed(value)
     }
     const reject = (error: unknown): void => {
@@ -231,6 +234,13 @@ export interface PortionReader {
   readonly left: boolean
   /** Takes the portion out of its hands: the server is told to close the cursor. */
   leave(): void
+}
+
+/** A query's place among those who wait for a connection. */
+export interface Place {
+  leave(): void
+  /** Why it has none, `timeoutMs` after it was run: an `AcquireTimeoutError`. */
+  shortage(timeoutMs: number): unknown
 }
 
 /** How long a query may take. */
