@@ -90,21 +90,34 @@ function run(
     return callTask(house.sender(id), other, value, { ...options, signal: either(options.signal, abortable.signal) })
   }
   const held = new TaskPool(name, pool, (message) => house.say({ type: 'warning', message }))
-  return held.run(() =>
-    (task as Task)(unpack(input), {
-      pool,
-      get signal() {
-        return abortable.signal
-      },
-      get aborted() {
-        return abortable.aborted
-      },
-      throwIfAborted: () => abortable.throwIfAborted(),
-      progress: tell,
-      transfer,
-      run: runOther as Run<unknown>,
-    }),
-  )
+  return held.run(() => (task as Task)(unpack(input), new Context(pool, abortable, tell, runOther as Run<unknown>)))
+}
+
+/** A class: V8 never makes the getters of an object literal young, and they would keep the call, its input and all. */
+class Context implements TaskContext {
+  readonly pool: PostgresPool
+  readonly progress: (value: unknown) => void
+  readonly transfer = transfer
+  readonly run: Run<unknown>
+  readonly throwIfAborted: () => void
+  readonly #abortable: Abortable
+
+  constructor(pool: PostgresPool, abortable: Abortable, progress: (value: unknown) => void, runOther: Run<unknown>) {
+    const throwIfAborted = (): void => abortable.throwIfAborted()
+    this.pool = pool
+    this.progress = progress
+    this.run = runOther
+    this.throwIfAborted = throwIfAborted
+    this.#abortable = abortable
+  }
+
+  get signal(): AbortSignal {
+    return this.#abortable.signal
+  }
+
+  get aborted(): boolean {
+    return this.#abortable.aborted
+  }
 }
 
 function progressOf({ id, task, words }: TaskCall, { say }: TaskHouse): ProgressSender {
