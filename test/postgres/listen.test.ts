@@ -272,7 +272,7 @@ describe('PostgresPool.listen() when its connection is lost', () => {
       socket.on('close', () => upstream.destroy())
       return undefined
     })
-    const pool = make({ port: proxy.port, acquireTimeoutMs: 150 })
+    const pool = make({ port: proxy.port, acquireTimeoutMs: 500 })
     const heard: string[] = []
     let gaps = 0
     await pool.listen('a', (payload) => heard.push(payload), { onGap: () => void gaps++ })
