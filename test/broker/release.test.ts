@@ -61,6 +61,7 @@ describe('a lull', () => {
       expect(isOutdated(r, hostOf({ ...stands, idle: stands.waiting > 0 ? stands.idle : stands.idle + 1 }))).toBe(false)
     })
     fc.assert(property, { numRuns: 20_000 })
-    expect(lulls).toBeGreaterThan(50)
+    // Enough of them to mean something; how many there are is chance.
+    expect(lulls).toBeGreaterThan(10)
   })
 })
