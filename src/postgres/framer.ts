@@ -8,7 +8,8 @@ export interface FrameVisitor {
   ends(type: number, payload: Buffer): void
 }
 
-const headerSize = 5
+/** Of a frame: one byte of type, four of length. */
+export const headerSize = 5
 const longestWanted = 2 ** 16
 const nothing: Buffer = Buffer.alloc(0)
 

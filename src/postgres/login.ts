@@ -1,3 +1,5 @@
+import { headerSize } from './framer.ts'
+
 interface Meaning {
   /** Trying again cannot help. */
   final?: boolean
@@ -31,7 +33,6 @@ export function notProven(): LoginError {
 const kind = { authentication: 82, parameter: 83, key: 75, ready: 90, error: 69, notice: 78, version: 118 } as const
 const kinds: ReadonlySet<number> = new Set(Object.values(kind))
 
-const headerSize = 5
 /** No message of a login is longer; errors and notices may have something to tell. */
 const longest = 2_000
 const longestText = 30_000

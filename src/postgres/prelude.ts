@@ -1,3 +1,4 @@
+import { headerSize } from './framer.ts'
 import { errorFields, toClient, toServer } from './frames.ts'
 import type { ErrorFields } from './frames.ts'
 
@@ -99,7 +100,6 @@ export class Prelude {
   }
 }
 
-const headerSize = 5
 const nothing: Buffer = Buffer.alloc(0)
 const sync = Buffer.from('S\0\0\0\x04', 'latin1')
 

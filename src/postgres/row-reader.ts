@@ -1,3 +1,5 @@
+import { headerSize } from './framer.ts'
+import { toClient } from './frames.ts'
 import { builtInParsers } from './own-rows.ts'
 import type { RawQuery } from './query.ts'
 
@@ -17,15 +19,12 @@ interface Shape {
   readonly parsers: readonly Column['parser'][]
 }
 
-/** The server's type bytes for a row, and its OIDs for the types that are read from their digits. */
-const dataRow = 68
+/** The server's OIDs for the types that are read without a string. */
 const boolean = 16
 const integers: ReadonlySet<number> = new Set([21, 23, 26])
 const minus = 45
 const zero = 48
 const letterT = 116
-/** One byte of type, four of length. */
-const headerSize = 5
 
 const shapes = new WeakMap<readonly Column[], Shape>()
 const nothing: Buffer = Buffer.alloc(0)
@@ -65,7 +64,7 @@ export class RowReader {
    */
   read(chunk: Buffer, from: number, refused: (row: Buffer) => void): number {
     let at = this.midway ? this.#join(chunk, from, refused) : from
-    while (at < chunk.length && chunk[at] === dataRow) {
+    while (at < chunk.length && chunk[at] === toClient.dataRow) {
       const end = at + headerSize <= chunk.length ? at + 1 + lengthAt(chunk, at + 1) : Infinity
       if (end > chunk.length) {
         this.#hold(chunk.subarray(at))
