@@ -14,6 +14,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/server.ts'],
+    reporters: ['default', './test/support/second-try.ts'],
     // Broker tests need a main thread of their own; processes give one to each file.
     pool: 'forks',
     maxWorkers: 2,
