@@ -67,18 +67,22 @@ export class Aim implements Aiming {
 
   /** The same for a query whose text is in a file, which is read when it is run. */
   withFile(path: PathOrFileDescriptor): Aiming {
-    return {
-      debug: this.debug,
-      start: (query) => {
-        this.#watch(query)
-        readFile(path, 'utf8', (error, text) => {
-          if (error) return query.reject(error)
-          query.strings = [text]
-          this.#run(query)
-        })
-      },
-      cancel: (query) => this.cancel(query),
-      cursor: (query, rows, give) => this.cursor(query, rows, give),
-    }
+    return startedBy(this, (query) => {
+      this.#watch(query)
+      readFile(path, 'utf8', (error, text) => {
+        if (error) return query.reject(error)
+        query.strings = [text]
+        this.#run(query)
+      })
+    })
+  }
+}
+
+/** One like this, whose queries are started by `start`. */
+export function startedBy(aim: Aiming, start: (query: RawQuery) => void): Aiming {
+  return {
+    start,
+    cancel: (query) => aim.cancel(query),
+    cursor: (query, rows, give) => aim.cursor(query, rows, give),
   }
 }

@@ -6,6 +6,7 @@ import { ConnectError } from '../errors.ts'
 import { loopStops } from '../frozen-loop.ts'
 import { Pool } from '../pool.ts'
 import { Watch } from '../watch.ts'
+import { startedBy } from './aim.ts'
 import { Ambient } from './ambient.ts'
 import { OutsideDriver, callsOutside } from './ambient-outside.ts'
 import type { Connection } from './connection.ts'
@@ -160,29 +161,24 @@ class DropInPool implements FaceHouse {
   touch(query: RawQuery, own: boolean): void {
     const { aim } = query
     if (!aim) return
-    query.aim = {
-      debug: aim.debug,
-      start: () => {
-        const { reject, resolve } = query
-        if (own && this.#ended) return reject(this.#endedError())
-        const done = own ? this.#count() : noop
-        settleBy(query, {
-          reject: (error) => {
-            done()
-            reject(this.#shown(error))
-          },
-          resolve: (value) => {
-            done()
-            if (own && this.#manyConnections && begins(value)) {
-              reject(generic('UNSAFE_TRANSACTION', 'Only use sql.begin, sql.reserved or max: 1'))
-            } else resolve(value)
-          },
-        })
-        return aim.start(query)
-      },
-      cancel: () => aim.cancel(query),
-      cursor: (_, rows, give) => aim.cursor(query, rows, give),
-    }
+    query.aim = startedBy(aim, () => {
+      const { reject, resolve } = query
+      if (own && this.#ended) return reject(this.#endedError())
+      const done = own ? this.#count() : noop
+      settleBy(query, {
+        reject: (error) => {
+          done()
+          reject(this.#shown(error))
+        },
+        resolve: (value) => {
+          done()
+          if (own && this.#manyConnections && begins(value)) {
+            reject(generic('UNSAFE_TRANSACTION', 'Only use sql.begin, sql.reserved or max: 1'))
+          } else resolve(value)
+        },
+      })
+      aim.start(query)
+    })
   }
 
   // ── Its end ────────────────────────────────────────────────────────────────────────────────────────────────────

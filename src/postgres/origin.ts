@@ -6,18 +6,21 @@ export interface Origin {
   readonly stack?: string | undefined
 }
 
-/**
- * The caller of `tag`: a few frames of the first who comes with a text, which costs nothing for those after him. With
- * `each`, the whole stack of every caller.
- */
-export function originOf(text: readonly string[], tag: (...values: never[]) => unknown, each: unknown): Origin {
-  if (each) return stackOf(tag, Error.stackTraceLimit)
+type Tag = (...values: never[]) => unknown
+
+/** A few frames of the first who has called `tag` with this text, which costs nothing for those after him. */
+export function firstCallerOf(tag: Tag, text: readonly string[]): Origin {
   let origin = noted.get(text)
   if (!origin) noted.set(text, (origin = stackOf(tag, frames)))
   return origin
 }
 
-function stackOf(tag: (...values: never[]) => unknown, limit: number): Error {
+/** The stack of whoever calls `tag` now. */
+export function callerOf(tag: Tag): Origin {
+  return stackOf(tag, Error.stackTraceLimit)
+}
+
+function stackOf(tag: Tag, limit: number): Error {
   const usual = Error.stackTraceLimit
   Error.stackTraceLimit = limit
   const error = new Error()

@@ -1,9 +1,8 @@
 import { PoolError, QueryCancelledError } from '../errors.ts'
+import type { Origin } from './origin.ts'
 
 /** Sees to it that a query gets where it belongs. */
 export interface Aiming {
-  /** Whether queries note where they were made. */
-  readonly debug: unknown
   /** It is run. */
   start(query: RawQuery): void
   cancel(query: RawQuery): void
@@ -85,7 +84,7 @@ export class RawQuery extends Promise<unknown> {
   declare reader?: PortionReader
   /** Ours: resolves when nothing is under way for it any more, where that has to be waited for. */
   declare givenBack?: Promise<void>
-  readonly #madeAt: { readonly stack?: string | undefined } | undefined
+  readonly #madeAt: Origin | undefined
 
   /** `madeAt`: has the stack of the place where it was made. */
   constructor(
@@ -93,7 +92,7 @@ export class RawQuery extends Promise<unknown> {
     args: readonly unknown[],
     options: TextOptions | undefined,
     aim: Aiming | undefined,
-    madeAt: { readonly stack?: string | undefined } | undefined,
+    madeAt: Origin | undefined,
   ) {
     let succeed!: (value: unknown) => void
     let fail!: (error: unknown) => void
@@ -276,6 +275,7 @@ export interface Target {
   left?(query: RawQuery): void
   /** Why a query that has not got to a connection has none, `timeoutMs` after it was run: an `AcquireTimeoutError`. */
   shortOf?(query: RawQuery, timeoutMs: number): unknown
+  /** Whether its queries note where each of them was made. */
   readonly debug: unknown
 }
 

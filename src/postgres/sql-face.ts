@@ -9,6 +9,7 @@ import { isQuery } from './query.ts'
 import type { RawQuery } from './query.ts'
 import type { TransactionSql } from './scope.ts'
 import { beginOptions } from './sql-face-begin.ts'
+import { isTemplate } from './sql.ts'
 import type { PostgresSql, Types, TypeValues } from './sql.ts'
 import type { Template } from './template.ts'
 import type { TransactionOptions } from './transaction-options.ts'
@@ -110,7 +111,7 @@ function dressed(sql: object, touch: Touch | undefined, members: object): object
   })
 }
 
-/** What a tag gets in place of a template that is written out. One for all: postgres.js keeps each that it has seen. */
+/** What a tag gets in place of a template that is written out. One for all: where it was first used is noted once. */
 const notifyPieces = pieces('select pg_notify(', ', ', ')')
 
 function pieces(...texts: string[]): TemplateStringsArray {
@@ -164,10 +165,6 @@ function transactionTag(sql: TransactionSql, touch: Touch | undefined, prepare: 
 /** postgres.js's way to run several queries: an array of them is returned. */
 function collected(returned: unknown): unknown {
   return Array.isArray(returned) ? Promise.all(returned) : returned
-}
-
-function isTemplate(value: unknown): boolean {
-  return Array.isArray(value) && 'raw' in value
 }
 
 // ── Members that tell something ──────────────────────────────────────────────────────────────────────────────────

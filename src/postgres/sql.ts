@@ -2,7 +2,7 @@ import type { PathOrFileDescriptor } from 'node:fs'
 import type postgres from 'postgres'
 import { Aim } from './aim.ts'
 import type { Deadlines } from './deadlines.ts'
-import { originOf } from './origin.ts'
+import { callerOf, firstCallerOf } from './origin.ts'
 import { RawQuery } from './query.ts'
 import type { QueryLimits, Target, TextOptions } from './query.ts'
 import type { QueryEvents } from './query-events.ts'
@@ -56,7 +56,8 @@ export function createSql<T extends Types>(
   const sql = (first: unknown, ...values: unknown[]): unknown => {
     if (!isTemplate(first)) return helper(first, ...values)
     const now = aim()
-    return now.at(new RawQuery(first, values, undefined, now, originOf(first, sql, now.debug)))
+    const origin = now.debug ? callerOf(sql) : firstCallerOf(sql, first)
+    return now.at(new RawQuery(first, values, undefined, now, origin))
   }
   Object.assign(sql, {
     typed,
@@ -69,13 +70,13 @@ export function createSql<T extends Types>(
     unsafe: function unsafe(text: string, ...values: unknown[]) {
       const now = aim()
       const { args, options } = textValues(values)
-      const origin = now.debug ? originOf([], unsafe, true) : undefined
+      const origin = now.debug ? callerOf(unsafe) : undefined
       return now.at(new RawQuery([text], args, { prepare: false, ...options }, now, origin))
     },
     file: function file(path: PathOrFileDescriptor, ...values: unknown[]) {
       const now = aim()
       const { args, options } = textValues(values)
-      const origin = now.debug ? originOf([], file, true) : undefined
+      const origin = now.debug ? callerOf(file) : undefined
       return now.at(new RawQuery([], args, options, now.withFile(path), origin))
     },
     notify: async (channel: string, payload: unknown) => await tag`select pg_notify(${channel}, ${String(payload)})`,
@@ -84,7 +85,8 @@ export function createSql<T extends Types>(
   return tag
 }
 
-function isTemplate(value: unknown): value is TemplateStringsArray {
+/** Whether a tag was called as one, and not as a function that makes a helper. */
+export function isTemplate(value: unknown): value is TemplateStringsArray {
   return Array.isArray(value) && 'raw' in value && Array.isArray(value.raw)
 }
 

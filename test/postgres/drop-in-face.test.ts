@@ -29,7 +29,7 @@ function make(options: PostgresPoolOptions = {}): PostgresPool {
   return pool
 }
 
-test('sql.notify() has one template, since postgres.js keeps each that it has seen', async () => {
+test('sql.notify() has one template, of which is noted once where it was first used', async () => {
   const templates: unknown[] = []
   const tag = async (template: unknown): Promise<void> => void templates.push(template)
   const house = {

@@ -5,7 +5,7 @@ export default class SecondTry implements Reporter {
   onTestCaseResult(test: TestCase): void {
     if (!test.diagnostic()?.flaky) return
     for (const { message, stack } of test.result().errors ?? []) {
-      console.log(`\nneeded a second try: ${test.module.relativeModuleId} > ${test.fullName}\n${stack ?? message}\n`)
+      console.log(`\nneeded a second try: ${test.module.relativeModuleId} > ${test.fullName}\n${message}\n${stack}\n`)
     }
   }
 }
