@@ -18,6 +18,7 @@ const storage = new AsyncLocalStorage<Holding>()
 /** Runs `fn`; whatever it calls, now or later, can be told that it holds this lease. */
 export function whileHolding<R>(holding: Omit<Holding, 'outer'>, fn: () => R): R {
   const { pool, connection, since, acquiredAt, holds } = holding
+  // Written out: what a spread makes is at first made in the old generation, and stays until a full collection.
   return storage.run({ pool, connection, since, acquiredAt, holds, outer: storage.getStore() }, fn)
 }
 

@@ -114,6 +114,7 @@ export class RawQuery extends Promise<unknown> {
     }
     const reject = (error: unknown): void => {
       this.active = false
+      this.rows = undefined
       fail(error)
     }
     this.resolve = resolve

@@ -87,7 +87,7 @@ export class Job implements Linked<Job> {
   }
 
   /** What its thread replies. */
-  set reply(reply: TaskReply) {
+  replied(reply: TaskReply): void {
     this.#onReply(this, reply)
   }
 

@@ -13,6 +13,7 @@ import { JobQueue } from './job-queue.ts'
 import { Job, canEnd } from './job.ts'
 import type { JobPlace, Sent, TaskRequest } from './job.ts'
 import { TaskSeat } from './task-seat.ts'
+import type { TaskLine } from './task-seat.ts'
 import type { ThreadPort } from './thread-port.ts'
 import type { TaskThreadData } from './thread.ts'
 import { toWire } from './wire.ts'
@@ -78,7 +79,7 @@ export class TaskWorkers implements JobPlace {
   readonly #queue = new JobQueue()
   /** Those that run, and those that only load the module. */
   readonly #byId = new Map<number, Job>()
-  readonly #threads = new Map<number, { readonly thread: ThreadPort; readonly port: MessagePort }>()
+  readonly #threads = new Map<number, TaskLine>()
   readonly #waits = new Histogram()
   readonly #runs = new Histogram()
   readonly #counts: Record<Count, number> = {

@@ -59,11 +59,8 @@ export class ThreadPort {
     switch (message.type) {
       case 'progress':
         return this.#host.jobOf(this, message.id)?.tell(message.value)
-      case 'reply': {
-        const job = this.#host.jobOf(this, message.id)
-        if (job) job.reply = message.reply
-        return undefined
-      }
+      case 'reply':
+        return this.#host.jobOf(this, message.id)?.replied(message.reply)
       case 'run':
         return this.#run(message)
       case 'give up':
