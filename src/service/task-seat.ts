@@ -14,7 +14,7 @@ import type { TaskCall, TaskThreadData } from './thread.ts'
 import type { ThreadPort } from './thread-port.ts'
 import { fromWire, toWire } from './wire.ts'
 
-const entry = new URL('../../workers/watched-task.js', import.meta.url)
+const entry = new URL('../../workers/watched-task.cjs', import.meta.url)
 /** A thread that has lived so long is not one that keeps failing. */
 const soundAfterMs = 10_000
 

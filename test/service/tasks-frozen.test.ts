@@ -30,6 +30,8 @@ async function withTwo(
   await using pool = createPool(database.url, { limit: { name, connections }, acquireTimeoutMs: 5_000 })
   const [first, second] = [0, 1].map(() => new Piscina({ filename, minThreads: 1, maxThreads: 1, ...options }))
   try {
+    // Node.js 20 and 22 abort the process where a thread ends while it loads ES modules by `require`, as Piscina does.
+    await Promise.all([first as Piscina, second as Piscina].map((piscina) => run(piscina, 'warnings')))
     await fn(first as Piscina, second as Piscina, pool)
   } finally {
     await Promise.all([first?.destroy(), second?.destroy()])

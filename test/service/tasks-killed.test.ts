@@ -1,5 +1,7 @@
+import { basename } from 'node:path'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import type { Worker } from 'node:worker_threads'
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { PoolError, WorkerLostError } from 'millpond'
@@ -157,4 +159,11 @@ test('the main thread stays responsive while two workers compute', async () => {
   console.log(`event loop delay: p50 ${(delays.percentile(50) / 1e6).toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`)
   // Below 20 ms on an idle machine; this one may be busy.
   expect(p99Ms).toBeLessThan(100)
+})
+
+test('a task worker loads no ES module by `require`: where one ends meanwhile, Node.js 20 and 22 abort the process', async () => {
+  await using service = await start('required', 1, 1)
+  const ours = fileURLToPath(new URL('../../dist/', import.meta.url))
+  const loaded = (await service.run('required')).filter((path) => path.startsWith(ours))
+  expect(loaded.map((path) => basename(path))).toEqual(['watched-task.cjs'])
 })
