@@ -2,9 +2,11 @@ import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import plain from 'postgres'
 import { afterAll, beforeAll, describe, expect, expectTypeOf, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/clock.ts'
 import type { PostgresPool, PostgresPoolOptions } from '../../src/postgres/index.ts'
+import { FakeClock } from '../../src/testing/index.ts'
 import type { PoolEvent } from '../../src/watch.ts'
 import { rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
@@ -30,13 +32,33 @@ function hear(): QueryEvent[] {
   return heard
 }
 
+/** Runs what asks for the advisory lock 1, and has it wait for that until it is told to go on. */
+async function behindLock(run: () => PromiseLike<unknown>): Promise<{ goOn(): Promise<void> }> {
+  const holder = plain(db.url, { max: 1 })
+  onTestFinished(() => holder.end())
+  await holder`select pg_advisory_lock(1)`
+  const done = (async () => await run())()
+  await db.toRun('pg_advisory_xact_lock(1)')
+  return {
+    async goOn() {
+      await holder`select pg_advisory_unlock(1)`
+      await done
+    },
+  }
+}
+
 describe('millpond:query', () => {
   test('millpond:query tells of each query, once its answer is complete', async () => {
     const heard = hear()
-    const pool = make({ name: 'watched' })
-    await pool.sql`create table seen (a int)`
+    const clock = new FakeClock()
+    const pool = make({ name: 'watched', clock })
+    const opening = pool.sql`create table seen (a int)`.execute()
+    await clock.advance(7)
+    await opening
     await pool.sql`insert into seen select generate_series(1, 5)`
-    await pool.sql`select pg_sleep(0.02), a from seen limit 3`
+    const waiting = await behindLock(() => pool.sql`select pg_advisory_xact_lock(1), a from seen limit 3`)
+    await clock.advance(55)
+    await waiting.goOn()
     expect(heard.map(({ command, rows }) => [command, rows])).toEqual([
       ['CREATE TABLE', undefined],
       ['INSERT', 5],
@@ -45,9 +67,8 @@ describe('millpond:query', () => {
     const [first, , last] = heard
     expect(first).toMatchObject({ type: 'millpond:query', pool: 'watched', connection: expect.stringMatching(/^mp/) })
     // Opening a connection took its time; afterwards there was one.
-    expect(first?.waitedMs).toBeGreaterThan(1)
-    expect(last?.durationMs).toBeGreaterThanOrEqual(55)
-    expect(last?.waitedMs).toBeLessThan(20)
+    expect(first).toMatchObject({ waitedMs: 7, durationMs: 7 })
+    expect(last).toMatchObject({ waitedMs: 0, durationMs: 55 })
     expect(heard.every((event) => !('text' in event) && event.code === undefined)).toBe(true)
   })
 
@@ -85,18 +106,23 @@ describe('millpond:query', () => {
 
   test('millpond:query tells of leases and transactions as well, not of what the pool itself sends', async () => {
     const heard = hear()
-    const pool = make({ max: 1, queryText: true })
+    const clock = new FakeClock()
+    const pool = make({ max: 1, queryText: true, clock })
     await pool.use(async (sql) => {
       await sql`set statement_timeout = '1s'`
     })
     await pool.transaction(async (sql) => {
-      await Promise.all([sql`select pg_sleep(0.01)`.execute(), pool.sql`select 2`.execute()])
+      const waiting = await behindLock(() =>
+        Promise.all([sql`select pg_advisory_xact_lock(1)`.execute(), pool.sql`select 2`.execute()]),
+      )
+      await clock.advance(9)
+      await waiting.goOn()
       await sql.savepoint((inner) => inner`select 3`)
     })
     const texts = heard.map(({ text }) => text)
-    expect(texts).toEqual([`set statement_timeout = '1s'`, 'select pg_sleep(0.01)', 'select 2', 'select 3'])
-    // Its turn came after the sleep.
-    expect(heard[2]?.waitedMs).toBeGreaterThanOrEqual(9)
+    expect(texts).toEqual([`set statement_timeout = '1s'`, 'select pg_advisory_xact_lock(1)', 'select 2', 'select 3'])
+    // Its turn came when the other one had the lock.
+    expect(heard[2]).toMatchObject({ waitedMs: 9, durationMs: 9 })
   })
 
   test('millpond:query tells the text only where that is wanted, and never the parameters', async () => {
