@@ -4,8 +4,9 @@ import type { Reporter, TestCase } from 'vitest/node'
 export default class SecondTry implements Reporter {
   onTestCaseResult(test: TestCase): void {
     if (!test.diagnostic()?.flaky) return
-    for (const { message, stack } of test.result().errors ?? []) {
-      console.log(`\nneeded a second try: ${test.module.relativeModuleId} > ${test.fullName}\n${message}\n${stack}\n`)
+    for (const { message, stack, diff = '' } of test.result().errors ?? []) {
+      const where = `${test.module.relativeModuleId} > ${test.fullName}`
+      console.log(`\nneeded a second try: ${where}\n${[message, diff, stack].join('\n')}\n`)
     }
   }
 }
