@@ -9,6 +9,7 @@ import { createSql } from '../../src/postgres/sql.ts'
 import type { PostgresSql } from '../../src/postgres/sql.ts'
 import { Template } from '../../src/postgres/template.ts'
 
+/** Files run at the same time on the same server, and some reap by a tag alone. */
 let tags = 0
 
 /** A driver without a pool, and what is needed to use its connections. */
@@ -22,7 +23,7 @@ export class DriverUnderTest {
     this.driver = new PostgresDriver(settings, this.template)
   }
 
-  async open(tag = `mptest-${++tags}-0`, timeoutMs = 5_000): Promise<Connection> {
+  async open(tag = `mptest${process.pid.toString(36)}-${++tags}-0`, timeoutMs = 5_000): Promise<Connection> {
     return this.driver.open({ tag, signal: AbortSignal.timeout(timeoutMs) })
   }
 
