@@ -184,7 +184,8 @@ async function rest(run) {
     verdict.report('hang', `resize to ${run.limit}: ${JSON.stringify(broker.stats())}`)
   }
   let last
-  const agrees = await within(15_000, async () => {
+  // What the dead have left is reaped one by one, with a second of grace for each: nobody wants a connection now.
+  const agrees = await within(15_000 + 3_000 * run.limit, async () => {
     last = disagreement({
       stats: broker.stats(),
       pools: await cast.tell({ do: 'stats' }, 5_000),
