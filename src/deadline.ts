@@ -1,11 +1,9 @@
 import { setMaxListeners } from 'node:events'
 import type { Clock } from './clock.ts'
+import { setDeadline } from './deadline-timer.ts'
 
 /** What a call is given to notice its deadline itself, before it is left behind. */
 const graceMs = 500
-
-/** A timer that fires this much late speaks of a blocked event loop, behind which the answer may be waiting already. */
-export const lateMs = 20
 
 /** The call did not settle in time, nor in the grace after its signal. */
 export class DeadlineError extends Error {
@@ -80,16 +78,8 @@ export function withinDeadline<T>(call: (signal: AbortSignal) => Promise<T>, opt
       )
     }
     const onAbort = (): void => stop(signal?.reason)
-    const dueAt = clock.now() + ms
     const due = (): void => stop(new DeadlineError(`It did not settle within ${ms} ms`))
-    let timer = clock.setTimer(
-      () => {
-        if (clock.now() - dueAt > lateMs) timer = clock.setTimer(due, 0, keepAlive)
-        else due()
-      },
-      ms,
-      keepAlive,
-    )
+    let timer = setDeadline(clock, clock.now() + ms, due, keepAlive)
     const settled = (): void => {
       timer.cancel()
       signal?.removeEventListener('abort', onAbort)

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from './clock.ts'
-import { lateMs } from './deadline.ts'
+import { setDeadline } from './deadline-timer.ts'
 import { Deque } from './deque.ts'
 import type { Linked } from './deque.ts'
 
@@ -71,7 +71,7 @@ class Line {
   add(who: Waiting): Due {
     const due = new Due(who, this)
     this.#waiting.pushBack(due)
-    if (!this.#timer) this.#wait(who.timeoutMs)
+    if (!this.#timer) this.#wait(who)
     return due
   }
 
@@ -79,30 +79,19 @@ class Line {
     if (this.#waiting.remove(due) && this.#waiting.size === 0) this.#end()
   }
 
-  #wait(ms: number): void {
-    this.#timer = this.#clock.setTimer(() => this.#fire(), ms)
-  }
-
-  #fire(): void {
-    const over = this.#over
-    // The answer may be waiting behind whatever has blocked the event loop.
-    if (over > lateMs) this.#timer = this.#clock.setTimer(() => this.#expire(), 0)
-    else this.#expire()
+  #wait({ deadlineAt }: Waiting): void {
+    this.#timer = setDeadline(this.#clock, deadlineAt, () => this.#expire())
   }
 
   #expire(): void {
-    for (let { first } = this.#waiting; first && this.#over >= 0; { first } = this.#waiting) {
+    let { first } = this.#waiting
+    while (first && first.who.deadlineAt <= this.#clock.now()) {
       this.#waiting.remove(first)
       first.who.expire()
+      ;({ first } = this.#waiting)
     }
-    if (this.#waiting.size === 0) this.#end()
-    else this.#wait(-this.#over)
-  }
-
-  /** For how long the first one's time has been up. */
-  get #over(): number {
-    const { first } = this.#waiting
-    return first ? this.#clock.now() - first.who.deadlineAt : -Infinity
+    if (first) this.#wait(first.who)
+    else this.#end()
   }
 
   /** Whoever comes now stands in another line. */

@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 // Imports, those of types included, lead to a lower floor only. Within a folder that is one floor, they make no circle.
 const floors: readonly (readonly string[])[] = [
   ['channels', 'clock', 'deferred', 'deque', 'driver', 'frozen-loop', 'histogram', 'lull'],
-  ['stats'],
+  ['stats', 'deadline-timer'],
   ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'borrowing', 'signals'],
   ['watch', 'slot', 'expiry', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],
   ['options', 'action', 'idle', 'slots', 'lease', 'refs', 'broker/ledger'],

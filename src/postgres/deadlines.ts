@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../clock.ts'
-import { longestTimerMs } from '../clock.ts'
-import { DeadlineError, heed, lateMs, withinDeadline } from '../deadline.ts'
+import { DeadlineError, heed, withinDeadline } from '../deadline.ts'
+import { setDeadline } from '../deadline-timer.ts'
 import { AcquireTimeoutError, QueryTimeoutError, optionRangeError, optionTypeError } from '../errors.ts'
 import { duration, onlyKnown } from '../options.ts'
 import type { AcquireOptions } from '../pool.ts'
@@ -163,7 +163,7 @@ class Watch {
     if (aborted) return this.#end(aborted.reason)
     if (endsAt <= clock.now()) return this.#end(this.#timeout())
     for (const signal of signals) heed(signal, this)
-    if (endsAt !== Infinity) this.#wait()
+    if (endsAt !== Infinity) this.#timer = setDeadline(clock, endsAt, () => this.#end(this.#timeout()))
   }
 
   stop(): void {
@@ -176,20 +176,6 @@ class Watch {
   /** A signal has aborted. */
   handleEvent({ target }: { target: unknown }): void {
     this.#end((target as AbortSignal).reason)
-  }
-
-  #wait(): void {
-    const { clock, endsAt } = this.#watched
-    this.#timer = clock.setTimer(() => this.#due(), Math.min(longestTimerMs, endsAt - clock.now()))
-  }
-
-  #due(): void {
-    const { clock, endsAt } = this.#watched
-    const over = clock.now() - endsAt
-    if (over < 0) return this.#wait()
-    // The answer may be waiting behind whatever has blocked the event loop.
-    if (over > lateMs) this.#timer = clock.setTimer(() => this.#end(this.#timeout()), 0)
-    else this.#end(this.#timeout())
   }
 
   /**

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../clock.ts'
-import { heed, lateMs } from '../deadline.ts'
+import { heed } from '../deadline.ts'
+import { setDeadline } from '../deadline-timer.ts'
 import { PoolError } from '../errors.ts'
 
 interface Details {
@@ -54,7 +55,7 @@ export class Limit {
     if (signal) heed(signal, this)
     if (timeoutMs === undefined || timeoutMs === Infinity) return
     this.#endsAt = clock.now() + timeoutMs
-    this.#timer = clock.setTimer(() => this.#due(), timeoutMs)
+    this.#timer = setDeadline(clock, this.#endsAt, () => this.#end())
   }
 
   /** Acquires within the deadline, `timeoutMs` of which are left; undefined if it has none. */
@@ -66,7 +67,7 @@ export class Limit {
       return await acquire(this.leftMs)
     } finally {
       this.#acquiring--
-      if (this.leftMs === 0) this.#timer = this.#details.clock.setTimer(() => this.#due(), 0)
+      if (this.leftMs === 0) this.#timer = setDeadline(this.#details.clock, this.#endsAt, () => this.#end())
     }
   }
 
@@ -84,13 +85,6 @@ export class Limit {
   handleEvent(): void {
     this.#timer?.cancel()
     this.#controller.abort(this.#details.signal?.reason)
-  }
-
-  #due(): void {
-    const { clock } = this.#details
-    // The answer may be waiting behind whatever has blocked the event loop.
-    if (clock.now() - this.#endsAt > lateMs) this.#timer = clock.setTimer(() => this.#end(), 0)
-    else this.#end()
   }
 
   #end(): void {

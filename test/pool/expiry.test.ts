@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { lateMs } from '../../src/deadline.ts'
+import { lateMs } from '../../src/deadline-timer.ts'
 import { Expiry } from '../../src/expiry.ts'
 import type { Due } from '../../src/expiry.ts'
 import { FakeClock } from '../../src/testing/clock.ts'
