@@ -1,5 +1,6 @@
 import { setTimeout as timer } from 'node:timers/promises'
 import { systemClock } from '../clock.ts'
+import type { Clock } from '../clock.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
 import { ConnectError } from '../errors.ts'
@@ -64,6 +65,7 @@ class DropInPool implements FaceHouse {
   readonly inside = false
   readonly oneShots: OneShots
   readonly #pool: Pool<Connection>
+  readonly #clock: Clock
   readonly #driver: FailingDriver
   readonly #transactions: Transactions
   readonly #manyConnections: boolean
@@ -88,6 +90,7 @@ class DropInPool implements FaceHouse {
     this.#manyConnections = this.#pool.stats().max > 1 || loopStops()
     const { name } = this.#pool
     const { clock = systemClock, resetTimeoutMs = 5_000, acquireTimeoutMs = Infinity, log } = settings.pool
+    this.#clock = clock
     const looksFirst = settings.hooks.onAcquire !== undefined
     const ambient = new Ambient<Scope>(false)
     const house = { pool: name, template: this.template, ambient, clock, commitGraceMs: resetTimeoutMs }
@@ -189,8 +192,7 @@ class DropInPool implements FaceHouse {
     // What was run before in the same turn is on its way, but has not come here yet.
     await Promise.resolve()
     this.#ended = true
-    const { clock = systemClock } = this.settings.pool
-    const startedAt = clock.now()
+    const startedAt = this.#clock.now()
     const stop = new AbortController()
     if (timeoutMs !== undefined) this.#endsAt = startedAt + timeoutMs
     this.#listeners?.listening.close()
@@ -199,7 +201,7 @@ class DropInPool implements FaceHouse {
       ...(timeoutMs === undefined ? [] : [timer(timeoutMs, undefined, { signal: stop.signal }).catch(noop)]),
     ])
     stop.abort()
-    const leftMs = timeoutMs === undefined ? Infinity : Math.max(0, this.#endsAt - clock.now())
+    const leftMs = timeoutMs === undefined ? Infinity : Math.max(0, this.#endsAt - this.#clock.now())
     await Promise.all([this.#pool.close({ timeoutMs: leftMs }), this.#listeners?.pool.close({ timeoutMs: 0 })])
   }
 
@@ -238,8 +240,7 @@ class DropInPool implements FaceHouse {
   }
 
   #shown(error: unknown): unknown {
-    const { clock = systemClock } = this.settings.pool
-    return asPostgresJs(error, this.settings, clock.now() >= this.#endsAt - 1)
+    return asPostgresJs(error, this.settings, this.#clock.now() >= this.#endsAt - 1)
   }
 
   // ── Its parts ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -256,10 +257,10 @@ class DropInPool implements FaceHouse {
   /** As in postgres.js, listeners have a connection beside the others. */
   #newListeners(): { pool: Pool<Connection>; listening: Listening } {
     const pool = this.#newPool({ name: `${this.#pool.name}-listen`, min: 0, max: 1 })
-    const { clock = systemClock, acquireTimeoutMs = Infinity, log } = this.settings.pool
+    const { acquireTimeoutMs = Infinity, log } = this.settings.pool
     const listening = new Listening({
       pool: pool.name,
-      clock,
+      clock: this.#clock,
       watch: new Watch(pool.name, log),
       acquireTimeoutMs,
       acquire: (wanted) => pool.acquire(wanted),
