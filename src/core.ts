@@ -158,9 +158,12 @@ export class Core<C> {
     return this.#backoff.failures > 0 ? Math.min(wanted, this.#slots.count(state.opening) > 0 ? 0 : 1) : wanted
   }
 
-  /** When to look again whether connections are lacking: the end of the backoff. Undefined if nothing is lacking. */
-  retryAt(now: number): number | undefined {
-    return this.#backoff.until > now && this.lackingSoon > 0 ? this.#backoff.until : undefined
+  /**
+   * When to look again whether connections are lacking: the end of the backoff, which may have passed already. Undefined
+   * if nothing is lacking, or connecting has not failed.
+   */
+  get retryAt(): number | undefined {
+    return this.#backoff.failures > 0 && this.lackingSoon > 0 ? this.#backoff.until : undefined
   }
 
   open(permit: Permit, now: number): void {

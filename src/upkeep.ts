@@ -1,5 +1,6 @@
 import type { Timer } from './clock.ts'
 import type { Core } from './core.ts'
+import { setDeadline } from './deadline-timer.ts'
 import type { ResolvedOptions } from './options.ts'
 import type { Slot } from './slot.ts'
 import type { Watch } from './watch.ts'
@@ -17,13 +18,15 @@ interface Details<C> {
  * too old, or leased for too long.
  *
  * State
- *   sweep   runs while there are slots; keeps no process alive
- *   retry   runs while connecting has failed and somebody lacks a connection; keeps the process alive while somebody waits
+ *   sweep       runs while there are slots; keeps no process alive
+ *   retry       runs while connecting has failed and somebody lacks a connection; keeps the process alive while somebody waits
+ *   retriedAt   the end of the backoff after which there was a look: from then on it is up to the permits, who call
  */
 export class Upkeep<C> {
   readonly #details: Details<C>
   #sweep: Timer | undefined
   #retry: Timer | undefined
+  #retriedAt: number | undefined
   #stopped = false
 
   constructor(details: Details<C>) {
@@ -44,14 +47,18 @@ export class Upkeep<C> {
     this.#retry?.cancel()
   }
 
+  /** By the end of the backoff and not by the time: that may pass between the look of whoever connects and this one. */
   #retryLater(): void {
     const { core, options, act } = this.#details
     this.#retry?.cancel()
     this.#retry = undefined
-    if (core.connectFailure === undefined) return
-    const now = options.clock.now()
-    const at = core.retryAt(now)
-    if (at !== undefined) this.#retry = options.clock.setTimer(act, at - now, core.waiting > 0)
+    const at = core.retryAt
+    if (at === undefined || at === this.#retriedAt) return
+    const retry = (): void => {
+      this.#retriedAt = at
+      act()
+    }
+    this.#retry = setDeadline(options.clock, at, retry, core.waiting > 0)
   }
 
   #sweepLater(): void {

@@ -180,9 +180,8 @@ describe('time', () => {
     const [again] = core.actions.splice(0)
     if (again?.do !== 'open') throw new Error('it opens')
     core.openFailed(again.slot, new Error('refused'), 0)
-    expect([core.lacking(10), core.retryAt(10)]).toEqual([0, 50])
-    // From then on it is up to the permits, who wake it.
-    expect([core.lacking(1_000), core.retryAt(1_000)]).toEqual([1, undefined])
+    expect([core.lacking(10), core.retryAt]).toEqual([0, 50])
+    expect([core.lacking(1_000), core.retryAt]).toEqual([1, 50])
   })
 
   test('Pool.close() does not wait for a connect that hangs', async () => {

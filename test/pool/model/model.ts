@@ -127,7 +127,7 @@ export class Model {
   }
 
   get retryAt(): number | undefined {
-    return this.until > this.now && this.lackingSoon > 0 ? this.until : undefined
+    return this.failures > 0 && this.lackingSoon > 0 ? this.until : undefined
   }
 
   get numbers(): Record<string, unknown> {

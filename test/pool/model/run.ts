@@ -159,11 +159,11 @@ function byKind(decisions: string[]): string[] {
 }
 
 /** What can be seen of the core … */
-function seen(core: Core<object>, { now, numbers }: Model): Record<string, unknown> {
+function seen(core: Core<object>, { numbers }: Model): Record<string, unknown> {
   const stats: Record<string, unknown> = { ...core.stats() }
   return {
     numbers: Object.fromEntries(Object.keys(numbers).map((name) => [name, stats[name]])),
-    retryAt: core.retryAt(now),
+    retryAt: core.retryAt,
     failing: core.connectFailure !== undefined,
     oldestWaiterAt: core.oldestWaiterAt,
     oldestIdleAt: core.oldestIdleAt,
