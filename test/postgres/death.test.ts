@@ -284,6 +284,8 @@ describe('a server that restarts', () => {
       })
       await how(row?.pid ?? 0)
       for (const error of await Promise.all(failed)) expect(error).toMatchObject(lost(code))
+      // It may hear of it a moment later.
+      await until(() => pool.stats().leased === 0)
       const dead = await rejection(held.sql`select 1`)
       expect(dead).toBeInstanceOf(ConnectionLostError)
       // Of those that idle, a server in a hurry leaves some without a word.
