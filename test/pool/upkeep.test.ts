@@ -1,7 +1,10 @@
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Clock, Timer } from '../../src/clock.ts'
+import type { Lease } from '../../src/lease.ts'
 import { Pool } from '../../src/pool.ts'
 import { FakeDriver, settled } from '../../src/testing/index.ts'
+import type { FakeConnection } from '../../src/testing/index.ts'
 
 /** A clock that goes on while others compute, and whose timers fire up to a millisecond early, as those of Node do. */
 class UnevenClock implements Clock {
@@ -54,4 +57,48 @@ describe('Upkeep', () => {
       }
     },
   )
+
+  test('nobody who waits is forgotten, whatever failed and whenever the clock was looked at', async () => {
+    const setting = fc.record({
+      step: fc.constantFrom(0.001, 0.05, 0.5, 3),
+      min: fc.integer({ min: 0, max: 2 }),
+      max: fc.integer({ min: 2, max: 3 }),
+      pingAfterIdleMs: fc.constantFrom(0, Infinity),
+      deeds: fc.array(fc.constantFrom('acquire', 'release', 'destroy', 'fail', 'ping fails', 'kill', 'fire', 'wait'), {
+        maxLength: 60,
+      }),
+    })
+    const property = fc.asyncProperty(setting, async ({ step, deeds, ...options }) => {
+      const driver = new FakeDriver()
+      const clock = new UnevenClock(step)
+      const pool = new Pool({ driver, clock, acquireTimeoutMs: Infinity, idleTimeoutMs: 1_000, ...options })
+      let asked = 0
+      let served = 0
+      const leases: Lease<FakeConnection>[] = []
+      const does: Record<(typeof deeds)[number], () => unknown> = {
+        acquire() {
+          asked++
+          void pool.acquire().then((lease) => (served++, leases.push(lease)))
+        },
+        release: () => leases.shift()?.release(),
+        destroy: () => leases.shift()?.destroy(),
+        fail: () => driver.once('open', new Error('the server is away')),
+        'ping fails': () => driver.once('ping', new Error('the connection is dead')),
+        kill: () => driver.killAll(),
+        fire: () => clock.fire(Infinity),
+        wait: settled,
+      }
+      for (const deed of deeds) await does[deed]()
+      // From now on all goes well: each lease ends, and time passes.
+      for (let round = 0; round < 500 && served < asked; round++) {
+        await settled()
+        await Promise.all(leases.splice(0).map((lease) => lease.release()))
+        clock.fire(Infinity)
+      }
+      expect(served, JSON.stringify(pool.stats())).toBe(asked)
+      for (const lease of leases) void lease.release()
+      await pool.close({ timeoutMs: 0 })
+    })
+    await fc.assert(property, { numRuns: 500 })
+  })
 })
