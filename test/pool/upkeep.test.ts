@@ -58,6 +58,25 @@ describe('Upkeep', () => {
     },
   )
 
+  test('connects again where somebody else comes at the very end of a pause', async () => {
+    for (let looks = 0; looks < 130; looks++) {
+      const driver = new FakeDriver()
+      const clock = new UnevenClock(0.5)
+      const pool = new Pool({ driver, clock, acquireTimeoutMs: 10_000 })
+      driver.once('open', new Error('the server is away'), new Error('the server is away'))
+      let served = 0
+      const acquire = (): void => void pool.acquire().then(() => served++)
+      acquire()
+      while (pool.stats().openFailures < 2) await settled()
+      // The pause of 50 ms ends somewhere on the way.
+      for (let i = 0; i < looks; i++) clock.now()
+      acquire()
+      do await settled()
+      while (served < 2 && clock.fire(2_000))
+      expect(served, `after ${looks} looks: ${JSON.stringify(pool.stats())}`).toBe(2)
+    }
+  })
+
   test('nobody who waits is forgotten, whatever failed and whenever the clock was looked at', async () => {
     const setting = fc.record({
       step: fc.constantFrom(0.001, 0.05, 0.5, 3),
