@@ -59,8 +59,8 @@ export const header = {
   gateDelay: 15,
   refusals: 16,
   refusedAt: 17,
-  /** Until when somebody reaps with a connection beside the limit, unless that ends sooner; 0 if nobody does. */
-  bareReaping: 18,
+  /** Who reaps with a connection beside the limit; see `bare-turn.ts`. */
+  bareReaper: 18,
 } as const
 
 /** What is in a row, as an offset. All but `life` and `wake` are written by its owner only, and are hints. */
@@ -86,6 +86,8 @@ export const field = {
   /** The last wake that it has heard; and since when there is one that it has not, as others saw it. */
   heard: 11,
   unheardSince: 12,
+  /** Until when it may reap with a connection beside the limit, if it does. */
+  bareUntil: 13,
 } as const
 
 export type Field = keyof typeof field

@@ -7,6 +7,7 @@ import { Lull } from '../lull.ts'
 import type { Permit, Permits, PermitUser } from '../permits.ts'
 import type { BrokerStats } from '../stats.ts'
 import { longestTickMs, lookAgainAfter } from './allocation.ts'
+import { BareTurn } from './bare-turn.ts'
 import { bury } from './bury.ts'
 import {
   changeMin,
@@ -39,8 +40,7 @@ interface Place {
   readonly r: Registers
   readonly host: PoolHost
   readonly wakes: Wakes
-  /** What says in the header that I reap beside the limit. */
-  bareReaping: number
+  readonly bareTurn: BareTurn
 }
 
 /**
@@ -82,7 +82,8 @@ export class Member implements Permits {
       reap: (slot, word, identity) => void this.#reap(slot, word, identity),
     })
     const wakes = new Wakes(ledger, row, () => this.#act())
-    const place: Place = { seat, user, r: registers(row, ledger.rows), host, wakes, bareReaping: 0 }
+    const bareTurn = new BareTurn(ledger, row)
+    const place: Place = { seat, user, r: registers(row, ledger.rows), host, wakes, bareTurn }
     this.#place = place
     this.#phase = 'enrolling'
     this.lull.watch(ledger.words, header.asks)
@@ -163,20 +164,11 @@ export class Member implements Permits {
   }
 
   beginBareReaping(ms: number): boolean {
-    const place = this.#place
-    if (!place) return true
-    const { words } = place.seat.ledger
-    const now = this.#clock.now()
-    const other = Atomics.load(words, header.bareReaping)
-    // Who died over it is not waited for longer than it could have taken.
-    if (other !== 0 && ((other - tenths(now)) | 0) > 0) return false
-    place.bareReaping = tenths(now + ms) || 1
-    return Atomics.compareExchange(words, header.bareReaping, other, place.bareReaping) === other
+    return this.#place?.bareTurn.begin(this.#clock.now(), ms) ?? true
   }
 
   endBareReaping(): void {
-    const place = this.#place
-    if (place) Atomics.compareExchange(place.seat.ledger.words, header.bareReaping, place.bareReaping, 0)
+    this.#place?.bareTurn.end()
   }
 
   leave(): void {

@@ -43,7 +43,7 @@ const { deaths } = (await import(new URL('schedule.mjs', folder).href)) as { dea
 describe('a soak of ten seconds', () => {
   test('of random load, with every kind of death, violates nothing', { timeout: 120_000 }, async () => {
     const { options, violations, figures } = await soak({ SOAK_SECONDS: '10' })
-    expect(violations, `SOAK_SEED=${options.seed}`).toEqual([])
+    expect(violations, `SOAK_SEED=${options.seed}, ${JSON.stringify(figures)}`).toEqual([])
     expect(Object.keys(figures.deaths)).toEqual(expect.arrayContaining([...deaths, 'nest']))
     expect(figures.done).toBeGreaterThan(50)
   })
