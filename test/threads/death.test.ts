@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createBroker } from 'millpond'
 import { createPool } from 'millpond/postgres'
@@ -56,6 +57,26 @@ describe('a thread that is terminated', () => {
     const lease = await waiting
     expect(await lease.sql`select 1 as one`).toEqual([{ one: 1 }])
     await lease.release()
+  })
+
+  test('while it reaps beside the limit is not waited for as long as that may take', async () => {
+    await using broker = createBroker({ name: 'reaper gone', limit: 1 })
+    const holder = new Thread(database.url, { broker: broker.name })
+    await holder.tell('lease', 1)
+    const reaper = new Thread(database.url, { broker: broker.name })
+    reaper.tell('lease', 1).catch(() => undefined)
+    await expect.poll(() => broker.stats().members.length).toBe(2)
+    await holder.terminate()
+    await expect.poll(() => broker.stats().limbo).toBe(1)
+    // It has no connection to do it through, so it has given the session a second to end.
+    await using pool = createPool(database.url, { broker: broker.name, acquireTimeoutMs: 8_000 })
+    const waiting = pool.acquire()
+    await expect.poll(() => pool.stats().waiting).toBe(1)
+    await sleep(200)
+    expect(broker.stats()).toMatchObject({ held: 0, limbo: 1 })
+    await reaper.terminate()
+    await (await waiting).release()
+    expect(broker.stats().limbo).toBe(0)
   })
 
   test('has its sessions ended before the broker is closed', async () => {
