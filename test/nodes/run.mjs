@@ -14,9 +14,11 @@ import { parseArgs, promisify } from 'node:util'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const leaning = [
-  ...['quiet', 'deaths', 'out-of-memory', 'limit', 'blocked'].map((name) => `test/threads/${name}.test.ts`),
+  ...['quiet', 'deaths', 'out-of-memory', 'limit', 'blocked', 'death'].map((name) => `test/threads/${name}.test.ts`),
   // One port for many threads is there from Node 22.12 on.
-  ...['servers', 'servers-listen', 'signals'].map((name) => `test/service/${name}.test.ts`),
+  ...['servers', 'servers-listen', 'signals', 'tasks-killed', 'tasks-crashing'].map(
+    (name) => `test/service/${name}.test.ts`,
+  ),
   'test/examples/http.test.ts',
 ]
 const { values, positionals } = parseArgs({
