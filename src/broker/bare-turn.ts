@@ -1,10 +1,9 @@
-import { at, header, tenths } from './layout.ts'
+import { at, header, memberOf, pack, state, tenths } from './layout.ts'
 import type { Ledger } from './layout.ts'
 import { epochOf, lifeOf, status, statusOf } from './ledger.ts'
 
 /** How long a connection may be there that its thread has left behind: the server sees its socket end. */
 const graceMs = 1_000
-const rowBits = 10
 
 /**
  * The turn to reap with a connection beside the limit: one member's at a time.
@@ -45,7 +44,7 @@ export class BareTurn {
   }
 
   #isOver(owner: number, now: number): boolean {
-    const row = rowOf(owner)
+    const row = memberOf(owner)
     const isGone = statusOf(lifeOf(this.#ledger, row)) === status.gone
     if (!isGone && ownerOf(this.#ledger, row) === owner) {
       const until = Atomics.load(this.#ledger.words, at(this.#ledger, row, 'bareUntil'))
@@ -56,11 +55,7 @@ export class BareTurn {
   }
 }
 
-/** A row in its epoch, never 0. Two epochs that look the same are two million lives apart. */
+/** A row in its epoch, written like a slot's word and never 0. Two epochs that look the same are half a million apart. */
 function ownerOf(ledger: Ledger, row: number): number {
-  return (epochOf(lifeOf(ledger, row)) << (rowBits + 1)) | (row << 1) | 1 | 0
-}
-
-function rowOf(owner: number): number {
-  return (owner >>> 1) & (2 ** rowBits - 1)
+  return pack(state.reaping, row, epochOf(lifeOf(ledger, row)))
 }
