@@ -1,10 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Clock, Timer } from '../../src/clock.ts'
+import type { Core } from '../../src/core.ts'
 import type { Lease } from '../../src/lease.ts'
+import type { ResolvedOptions } from '../../src/options.ts'
 import { Pool } from '../../src/pool.ts'
-import { FakeDriver, settled } from '../../src/testing/index.ts'
+import { FakeClock, FakeDriver, settled } from '../../src/testing/index.ts'
 import type { FakeConnection } from '../../src/testing/index.ts'
+import { Upkeep } from '../../src/upkeep.ts'
+import { Watch } from '../../src/watch.ts'
 
 /** A clock that goes on while others compute, and whose timers fire up to a millisecond early, as those of Node do. */
 class UnevenClock implements Clock {
@@ -75,6 +79,26 @@ describe('Upkeep', () => {
       while (served < 2 && clock.fire(2_000))
       expect(served, `after ${looks} looks: ${JSON.stringify(pool.stats())}`).toBe(2)
     }
+  })
+
+  test('looks once after a pause, where connections go on lacking: from then on the permits call', async () => {
+    const clock = new FakeClock()
+    const endsAt = clock.now() + 50
+    const core = { retryAt: endsAt, waiting: 1, size: 0 } as unknown as Core<object>
+    let looks = 0
+    const act = (): void => {
+      looks++
+      upkeep.schedule()
+    }
+    const options = { clock } as Partial<ResolvedOptions> as ResolvedOptions
+    const upkeep = new Upkeep({ core, options, watch: new Watch('p', undefined), act })
+    upkeep.schedule()
+    await clock.advance(49)
+    upkeep.schedule()
+    expect(looks).toBe(0)
+    await clock.advance(1_000)
+    upkeep.schedule()
+    expect([looks, clock.timers.all]).toEqual([1, 0])
   })
 
   test('nobody who waits is forgotten, whatever failed and whenever the clock was looked at', async () => {
