@@ -62,8 +62,6 @@ export class RawQuery extends Promise<unknown> {
   cancelled: unknown = null
   /** Its rows come as arrays: of values, or of bytes. */
   isRaw: 'values' | boolean | undefined = undefined
-  /** The error for which postgres.js sends a prepared statement a second time. */
-  retried: unknown = undefined
   onlyDescribe: boolean | undefined = undefined
   forEachFn: ((row: unknown, result: unknown) => unknown) | undefined = undefined
   cursorFn: ((rows: unknown) => unknown) | undefined = undefined
@@ -85,6 +83,7 @@ export class RawQuery extends Promise<unknown> {
   /** Ours: resolves when nothing is under way for it any more, where that has to be waited for. */
   declare givenBack?: Promise<void>
   readonly #madeAt: Origin | undefined
+  #retried: unknown = undefined
 
   /** `madeAt`: has the stack of the place where it was made. */
   constructor(
@@ -124,6 +123,17 @@ export class RawQuery extends Promise<unknown> {
   /** Where it was made, as lines of a stack. */
   get origin(): string {
     return this.#madeAt?.stack ?? ''
+  }
+
+  /** The error for which postgres.js sends a prepared statement a second time. */
+  get retried(): unknown {
+    return this.#retried
+  }
+
+  /** It would take the texts that it has made of the parameters for the parameters: `true` for `'t'`, which is not true. */
+  set retried(error: unknown) {
+    this.#retried = error
+    this.parameters = undefined
   }
 
   /** Starts it, if nothing has yet. */

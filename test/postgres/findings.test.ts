@@ -272,6 +272,25 @@ const findings: readonly Finding[] = [
     ours: [[], [], []],
   },
   {
+    what: 'a statement that is sent again because the table has changed writes what was made of its parameters before',
+    run: async (sql) => {
+      await sql`create table if not exists rewritten (id int primary key, done boolean, note jsonb, at timestamptz)`
+      await sql`insert into rewritten values (1) on conflict do nothing`
+      const note = { why: 'because' }
+      const at = new Date(0)
+      const write = (): PromiseLike<plain.Row[]> =>
+        sql`update rewritten set done = ${true}, note = ${sql.json(note)}, at = ${at} where id = 1 returning *`
+      await write()
+      const there = plain(db.url, { max: 1 })
+      await there`alter table rewritten add column ${there(`b${++columns}`)} int`
+      await there.end()
+      const [row] = await write()
+      return [row?.['done'], row?.['note'], row?.['at']]
+    },
+    plain: [false, '{"why":"because"}', new Date(0)],
+    ours: [true, { why: 'because' }, new Date(0)],
+  },
+  {
     what: 'a server that accepts and closes is asked without end, and nobody hears of it',
     run: async (_, other) => {
       await using server = await scriptedServer((socket) => socket.end())
