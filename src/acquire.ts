@@ -30,6 +30,8 @@ export class Acquire<C> extends Waiter<Slot<C>> {
   readonly promise: Promise<Lease<C>>
   /** The lease of the same pool that the caller holds already. */
   readonly held: Holding | undefined
+  /** Takes something else than a connection, if that is to be had: true if it has, and needs none any more. */
+  instead: (() => boolean) | undefined
   readonly #pool: Acquirer<C>
   readonly #signal: AbortSignal | undefined
   readonly #trace: Error | undefined
@@ -54,6 +56,11 @@ export class Acquire<C> extends Waiter<Slot<C>> {
   serve(slot: Slot<C>): void {
     this.#disarm()
     this.#resolve(this.#pool.lend(slot, this.queuedAt, this.#trace))
+  }
+
+  /** Its caller has something else. The promise never settles. */
+  spare(): void {
+    this.#disarm()
   }
 
   fail(error: unknown): void {

@@ -25,6 +25,7 @@ import type { Waiter } from './waiters.ts'
  *   min, max, maxIdle   as the options say, or as they were resized
  *   generation          connections of an older one are not lent again
  *   suspectBefore       idle connections that have proved nothing since are pinged before they are lent
+ *   pressedAt           since when one more connection would be of use, though nobody waits for it
  *
  * Always, at the end of every method
  *   1. slots.size === permits held <= max (after max was lowered: no slot is added before that holds again)
@@ -51,6 +52,7 @@ export class Core<C> {
   #maxIdle: number
   #generation = 0
   #suspectBefore = -Infinity
+  pressedAt: number | undefined
   /** Of the idle timeout. */
   #quarterEndsAt = -Infinity
 
@@ -118,6 +120,19 @@ export class Core<C> {
     return true
   }
 
+  /** Who waits longest, but for the pool's own needs: those come before everybody. */
+  get first(): Waiter<Slot<C>> | undefined {
+    const { oldest } = this.#waiters
+    return oldest?.own ? undefined : oldest
+  }
+
+  /** The one that waits longest has found something else. */
+  spare(waiter: Waiter<Slot<C>>, now: number): void {
+    waiter.settle('spared')
+    this.#waiters.leave(waiter)
+    this.#counters.waits.record(now - waiter.queuedAt)
+  }
+
   /** What the waiter is waiting for. Asked before it times out. */
   phaseOf(waiter: Waiter<Slot<C>>): AcquirePhase {
     if (waiter.deque === undefined) return 'ping'
@@ -149,9 +164,10 @@ export class Core<C> {
   /** As `lacking`, whether or not connecting is worth a try now. */
   get lackingSoon(): number {
     // Asked with each release.
-    if (this.#waiters.size === 0 && this.#min === 0) return 0
+    if (this.#waiters.size === 0 && this.#min === 0 && this.pressedAt === undefined) return 0
     if (this.#phase !== 'open' || this.#refusal) return 0
-    const forWaiters = this.#waiters.users - this.#slots.count(state.opening)
+    const users = Math.max(this.#waiters.users, this.pressedAt !== undefined && this.#idle.size === 0 ? 1 : 0)
+    const forWaiters = users - this.#slots.count(state.opening)
     const forMin = this.#min - this.living - this.#slots.count(state.opening)
     const wanted = Math.max(0, Math.min(Math.max(forWaiters, forMin), this.#max - this.#slots.size))
     // While connecting fails, one attempt at a time finds out whether it still does.
@@ -245,6 +261,12 @@ export class Core<C> {
   /** Still somebody's lease? */
   isLeased(slot: Slot<C>, uses: number): boolean {
     return slot.state === state.leased && slot.uses === uses
+  }
+
+  /** Whether it would be closed instead of lent again, if it came back now. */
+  isDue(slot: Slot<C>, now: number): boolean {
+    if (this.#spent(slot, now)) return true
+    return !this.#lull.lasts && this.#permits.owes?.(slot.permit, slot.openedAt) === true
   }
 
   /** The session is being cleaned; `released` or `destroy` follows. */
@@ -398,7 +420,7 @@ export class Core<C> {
   }
 
   get oldestWaiterAt(): number | undefined {
-    return this.#waiters.oldest?.queuedAt
+    return this.#waiters.oldest?.queuedAt ?? this.pressedAt
   }
 
   get opening(): number {

@@ -8,6 +8,7 @@ export interface Lessor<C> {
   now(): number
   release(slot: Slot<C>, uses: number): Promise<void>
   destroy(slot: Slot<C>, uses: number, reason: string | undefined): Promise<void>
+  isDue(slot: Slot<C>): boolean
 }
 
 /** For threads whose event loop stops when a task has ended: all is given back only when `quiet` has resolved. */
@@ -70,6 +71,11 @@ export class Lease<C> implements AsyncDisposable {
   get lives(): boolean {
     const at = this.#slot.state
     return at !== state.closing && at !== state.gone
+  }
+
+  /** @internal Whether it would be closed, or somebody else waits for it, if it were released now. */
+  get isDue(): boolean {
+    return this.#released || !this.lives || this.#lessor.isDue(this.#slot)
   }
 
   /** @internal It is meant to be held for as long as it takes: no leak. */

@@ -20,7 +20,7 @@ export interface PermitUser {
   readonly min: number
   /** Acquires in the queue. */
   readonly waiting: number
-  /** When the acquire at the head of the queue was queued; undefined if there is none. */
+  /** When the acquire at the head of the queue was queued, or since when it is known that one more would be of use; undefined if neither. */
   readonly oldestWaiterAt: number | undefined
   /** Openings under way. */
   readonly opening: number
@@ -67,6 +67,8 @@ export interface Permits {
    * somebody elsewhere is worse off. `openedAt` is when it was opened.
    */
   yields(permit: Permit, openedAt: number): boolean
+  /** As `yields`, of a connection that stays leased for now: nobody is told that it could be had. Without, nobody is owed one. */
+  owes?(permit: Permit, openedAt: number): boolean
   /** The connection is open; this is how it can be known again should this thread die. */
   opened(permit: Permit, identity: Identity): void
   /** The server has no room for another connection, whoever asks. */

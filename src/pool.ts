@@ -142,6 +142,7 @@ export class Pool<C> implements AsyncDisposable {
       now: () => this.#clock.now(),
       release: (slot, uses) => this.#release(slot, uses),
       destroy: (slot, uses, reason) => this.#destroy(slot, uses, reason),
+      isDue: (slot) => this.#core.isDue(slot, this.#coarseNow()),
     }
     this.#lessor = loopStops() ? whenQuiet(lessor, () => this.#calls.quiet()) : lessor
     if (loopStops()) warnOfStops()
@@ -229,6 +230,26 @@ export class Pool<C> implements AsyncDisposable {
   wait(): Acquire<C> {
     this.#enrol()
     return this.#queue(noOptions, this.#clock.now())
+  }
+
+  /** @internal How many wait. */
+  get waiting(): number {
+    return this.#core.waiting
+  }
+
+  /** @internal Offers whoever waits longest something else than a connection (`Acquire.instead`): whether that was taken. */
+  offer(): boolean {
+    const { first } = this.#core
+    if (!(first instanceof Acquire) || !first.instead?.()) return false
+    this.#core.spare(first, this.#clock.now())
+    first.spare()
+    return true
+  }
+
+  /** @internal Since when one more connection would be of use, though nobody waits for it; undefined: it would not. */
+  press(since: number | undefined): void {
+    this.#core.pressedAt = since
+    this.#act(true)
   }
 
   /** @internal What an acquire was short of that its caller gives up after `timeoutMs`. */

@@ -1,8 +1,8 @@
 import type { Linked } from './deque.ts'
 import { Deque } from './deque.ts'
 
-/** waiting → served | timed out | aborted | refused; one winner, for good. */
-export type WaiterState = 'waiting' | 'served' | 'timed out' | 'aborted' | 'refused'
+/** waiting → served | spared | timed out | aborted | refused; one winner, for good. */
+export type WaiterState = 'waiting' | 'served' | 'spared' | 'timed out' | 'aborted' | 'refused'
 
 let turns = 0
 

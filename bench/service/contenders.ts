@@ -14,12 +14,16 @@ export const workers = 2
 /** Tasks at a time on one worker: as many as a pool of the usual way has connections, so that none waits for one there. */
 export const concurrency = 10
 
+/** Queries on their way on one connection of ours at the same time. Of postgres.js, as it comes, up to 100 are. */
+const pipelining = 8
+
 /** One limit over all threads. */
 async function millpond(url: string, limit: number): Promise<Contender> {
   const service = createService<typeof tasks>({
     url,
     limit,
     signals: false,
+    pool: { pipelining },
     tasks: { module: taskModule<typeof tasks>(new URL('./tasks.js', import.meta.url)), workers, concurrency },
   })
   await service.start()

@@ -28,7 +28,7 @@ import { SlotPermit } from './permit.ts'
 import { PoolHost } from './pool-host.ts'
 import { registers } from './registers.ts'
 import type { Registers } from './registers.ts'
-import { isLull, isOutdated, runRelease } from './release.ts'
+import { isLull, isOutdated, runOwed, runRelease } from './release.ts'
 import { phases } from './settle.ts'
 import { noStats, readStats } from './stats.ts'
 import { Wakes } from './wakes.ts'
@@ -120,6 +120,15 @@ export class Member implements Permits {
     runRelease(r, seat.ledger, host, phases)
     permit.forOthers = r.yields
     this.#noteLull(place)
+    return r.yields
+  }
+
+  owes(permit: Permit, openedAt: number): boolean {
+    const place = this.#place
+    if (!place || this.#phase !== 'joined' || !(permit instanceof SlotPermit)) return false
+    const { r, host, seat } = place
+    host.releases(permit, openedAt)
+    runOwed(r, seat.ledger, host, phases)
     return r.yields
   }
 

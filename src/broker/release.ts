@@ -53,6 +53,13 @@ export function runRelease(r: Registers, ledger: Ledger, host: Host, phases: Rea
   if (r.at !== 'rest') run(r, ledger, host, phases)
 }
 
+/** As a release, of a connection that stays leased. */
+export function runOwed(r: Registers, ledger: Ledger, host: Host, phases: Readonly<Record<Phase, PhaseOf>>): void {
+  r.yields = host.releasing >= r.limit
+  r.at = r.yields ? 'rest' : 'load asks'
+  run(r, ledger, host, phases)
+}
+
 /** Whether the row does not fit the pool any more in a way that others could suffer from: then settle. */
 export function isOutdated(r: Registers, host: Host): boolean {
   return (

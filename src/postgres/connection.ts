@@ -10,10 +10,11 @@ import type { Address } from './dial.ts'
 import { serverError } from './connect-error.ts'
 import type { ErrorFields, TransactionStatus } from './frames.ts'
 import { keepStream } from './copy.ts'
+import { KnownStatements } from './known-statements.ts'
 import { ownRows } from './own-rows.ts'
 import type { Row } from './own-rows.ts'
 import { Prelude } from './prelude.ts'
-import { cancelUnsent, ownQuery, rejectEarly } from './query.ts'
+import { cancelUnsent, ownQuery, rejectEarly, settleBy } from './query.ts'
 import type { RawQuery } from './query.ts'
 import { Traces, traceOfText } from './reset.ts'
 import { RowReader } from './row-reader.ts'
@@ -52,14 +53,16 @@ export interface Hearing {
  * State
  *   current   the query that has been handed to postgres.js and whose answer is not complete
  *   queue     those that wait for that, oldest first
+ *   ahead     how many of those, from the first on, have been sent to the server already (`runBehind`)
  *   cancels   requests to cancel that are under way: until they have ended they could hit what is sent next
  *   lost      the session has ended (or we have ended it), and why
  *
  * Always
- *   1. at most one query is unanswered. postgres.js gives the neighbour of a query that fails in the wrong moment its
- *      error, its rows, or no answer at all
- *   2. a query is handed over only while the wire is quiet and no cancel is under way
- *   3. lost implies: no current, an empty queue, and postgres.js parted from the socket
+ *   1. postgres.js has one query at the most. It gives the neighbour of a query that fails in the wrong moment its error,
+ *      its rows, or no answer at all
+ *   2. a query is handed over only while the wire is quiet and, if it has not been sent yet, no cancel is under way
+ *   3. ahead > 0 implies a current query. Its answer, and those of all that were sent ahead, each end with one Sync
+ *   4. lost implies: no current, an empty queue, and postgres.js parted from the socket
  */
 export class Connection {
   readonly identity: Identity
@@ -69,6 +72,7 @@ export class Connection {
   readonly #wire: Wire
   readonly #inner: Inner
   readonly #queue = new Deque<Task>()
+  #ahead = 0
   #current: Task | undefined
   #plain = false
   #cancels = 0
@@ -183,6 +187,64 @@ export class Connection {
     return task
   }
 
+  /**
+   * Runs a query after those before it, and sends it at once. False, and nothing has happened, where that is not safe:
+   * where the query could be taken for another one, or could change what the others find.
+   */
+  runBehind(query: RawQuery, options: RunOptions): boolean {
+    const { statements } = this.#inner
+    const { frames } = this.#wire
+    const current = this.#current
+    if (!statements || !current?.wrote || current.cancelling || current.turn === 'alone') return false
+    // One that is sent again is prepared anew.
+    if (current.own || current.query.retried) return false
+    if (this.#cancels > 0 || this.#queue.size !== this.#ahead || frames.quiet || frames.midway) return false
+    if (this.#ahead === 0 && !KnownStatements.allow(current.query)) return false
+    const message = KnownStatements.allow(query) ? statements.messageFor(query) : undefined
+    if (!message) return false
+    const task = new Task(query, options)
+    query.runsOn = this
+    // From now on it cannot be changed.
+    query.state = this.identity
+    task.ahead = message
+    if (this.#ahead++ === 0) this.#spare(current)
+    this.#spare(task)
+    this.#queue.pushBack(task)
+    query.watch?.sent?.(this.identity.tag)
+    this.#wire.sendAhead(message)
+    return true
+  }
+
+  /** How many queries have been sent and not been answered. */
+  get unanswered(): number {
+    return (this.#current ? 1 : 0) + this.#ahead
+  }
+
+  /**
+   * Has a query run once more, alone, instead of failing with an error that is none of its own, and says that it has had
+   * no effect: its plan was out of date, or a request to cancel the query before it came too late for that one.
+   * postgres.js would send it again at once, between answers to others.
+   */
+  #spare(task: Task): void {
+    const { query } = task
+    const { reject } = query
+    query.prepared = false
+    settleBy(query, {
+      reject: (error) => {
+        if (task.turn === 'first' && !task.cancelling && this.#isNotIts(task, error)) task.turn = 'again'
+        else reject(error)
+      },
+    })
+  }
+
+  #isNotIts({ mayBeHit }: Task, error: unknown): boolean {
+    const { code, routine } = error as { readonly code?: unknown; readonly routine?: unknown }
+    if (mayBeHit && code === queryCancelled) return true
+    if (typeof routine !== 'string' || !ofPlans.has(routine)) return false
+    this.#inner.statements?.forget()
+    return true
+  }
+
   /** Whether its reader goes on by itself shows when what it has called has returned. */
   async #refuseIfBusy(task: Task): Promise<void> {
     const unfinished = await this.isUnfinished()
@@ -227,21 +289,26 @@ export class Connection {
   /** Cancels one query: before it is sent, or on the server. Nothing happens if it is not on this connection. */
   cancel(query: RawQuery): void {
     if (this.#current?.query === query) return this.#cancelCurrent()
-    for (const task of this.#queue) {
-      if (task.query !== query) continue
-      this.#queue.remove(task)
-      cancelUnsent(query)
-      task.done()
+    for (const task of this.#queue) if (task.query === query) return this.#cancelQueued(task)
+  }
+
+  /** What the server has already is cancelled there when its turn has come, if that is not too late. */
+  #cancelQueued(task: Task): void {
+    if (task.ahead) {
+      if (task.cancelling) return
+      task.cancelling = true
+      rejectEarly(task.query, new QueryCancelledError())
+      task.stopped()
       return
     }
+    this.#queue.remove(task)
+    cancelUnsent(task.query)
+    task.done()
   }
 
   /** Cancels what runs and what waits. */
   cancelAll(): void {
-    for (let task = this.#queue.shiftFront(); task; task = this.#queue.shiftFront()) {
-      cancelUnsent(task.query)
-      task.done()
-    }
+    for (const task of Array.from(this.#queue)) this.#cancelQueued(task)
     this.#cancelCurrent()
   }
 
@@ -277,11 +344,16 @@ export class Connection {
     if (task.own !== this.#plain) this.#inner.plain((this.#plain = task.own))
     if (!task.own) keepStream(task, this.#streaming)
     if (this.#wire.prelude?.unsent) this.#inner.tell(this.#wire.prelude.text)
-    query.watch?.sent?.(this.identity.tag)
+    if (task.ahead) this.#wire.expect(task.ahead)
+    else query.watch?.sent?.(this.identity.tag)
     this.#wire.readRows(
       !task.own && this.#inner.plainRows && RowReader.canRead(query) ? new RowReader(query) : undefined,
     )
     sendAtOnce(() => this.#inner.handler(query))
+    if (task.ahead) {
+      query.prepared = false
+      if (this.#wire.expects) return this.#lose(new Error('bug: postgres.js did not write what was sent'))
+    }
     if (task.own || query.string === undefined) return
     // What is no text by itself may be another one each time.
     task.trace = typeof query.string === 'string' ? traceOfText(query.string) : 'session'
@@ -324,14 +396,40 @@ export class Connection {
   /** The current query is over as soon as the wire is quiet and nothing that is meant for it is on its way. */
   #settle(): void {
     const task = this.#current
-    if (!task || !task.wrote || this.#cancels > 0 || !this.#wire.frames.quiet) return
+    if (!task || !task.wrote || !this.#wire.frames.quiet) return
+    // Those that have been sent cannot be kept from it any more.
+    if (this.#cancels > 0 && this.#ahead === 0) return
     this.#current = undefined
     this.#wire.drain(false)
     const tags = this.#wire.frames.takeTags()
     if (!task.own) this.traces.answered(task.trace, tags)
-    task.done()
+    // Its answer may be in the rest of what has come.
+    if (this.#ahead > 0) this.#advanceAhead()
+    if (task.turn === 'again') this.#runAlone(task)
+    else {
+      if (this.#inner.statements) learn(this.#inner.statements, task.query, tags.size > 0)
+      task.done()
+    }
+    if (this.#current) return
     if (this.#queue.size > 0) queueMicrotask(this.#advance)
     else if (this.#idleWaiters.length > 0 && this.idle) this.#wake()
+  }
+
+  #advanceAhead(): void {
+    const task = this.#queue.shiftFront()
+    if (!task) return
+    this.#ahead--
+    this.#handOver(task)
+  }
+
+  /** After all that has been sent. */
+  #runAlone(task: Task): void {
+    task.turn = 'alone'
+    task.ahead = undefined
+    task.wrote = false
+    // postgres.js has made texts of them.
+    task.query.parameters = undefined
+    this.#queue.pushBack(task)
   }
 
   readonly #advance = (): void => {
@@ -394,6 +492,7 @@ export class Connection {
   #sendCancel(againMs = cancelAgainMs): void {
     const task = this.#current
     this.#cancels++
+    for (const next of this.#queue) if (next.ahead) next.mayBeHit = true
     const settled = (): void => {
       this.#cancels--
       const again = (): void => {
@@ -414,6 +513,7 @@ export class Connection {
     this.#lost = { cause: reason }
     const task = this.#current
     this.#current = undefined
+    this.#ahead = 0
     const error = new ConnectionLostError(reason)
     this.#wire.cut(error)
     if (task) {
@@ -433,10 +533,24 @@ export class Connection {
 }
 
 const noOptions: RunOptions = {}
+/** The server's code for a query that was cancelled. */
+const queryCancelled = '57014'
+/** Where the server finds that it cannot run a prepared statement as it is: the errors for which postgres.js sends it again. */
+const ofPlans: ReadonlySet<string> = new Set([
+  'FetchPreparedStatement',
+  'RevalidateCachedQuery',
+  'transformAssignedExpr',
+])
 
 /** Whether its reader wants no more, said or not: a stream that was destroyed tells so a moment later. */
 function hasLeft({ left, stream, query }: Task): boolean {
   return left || (stream?.destroyed ?? false) || (query.reader?.left ?? false)
+}
+
+/** What its answer tells of the statements that are prepared. */
+function learn(statements: KnownStatements, query: RawQuery, succeeded: boolean): void {
+  if (query.retried || query.onlyDescribe) statements.forget()
+  else if (succeeded && KnownStatements.allow(query)) statements.learn(query)
 }
 
 function nothing(): void {}

@@ -16,12 +16,14 @@ export const emptyCommandComplete: Buffer = Buffer.from('C\0\0\0\rSELECT 0\0', '
  * State
  *   asked      Sync and Query messages sent, and the startup packet: each is answered with one ReadyForQuery
  *   answered   ReadyForQuery messages received
+ *   ahead      of the Syncs sent, those of queries that postgres.js does not have yet
+ *   atBoundary the answer before that to the next of those has ended, and the reading stops there until it is taken
  *   unsynced   a step of the extended protocol was sent that no Sync has followed yet
  *   status     the byte of the last ReadyForQuery
  *   rows       a DataRow came that no CommandComplete has followed
  *   mend       such rows were ended by an error
  *
- * Always: quiet === (asked === answered && !unsynced). What postgres.js has promised says nothing about that: its
+ * Always: quiet === (asked - ahead === answered && !unsynced). What postgres.js has promised says nothing about that: its
  * promises settle before the wire is quiet (describe, COPY), or never do (a cursor that was left).
  */
 export class Frames {
@@ -41,8 +43,11 @@ export class Frames {
   skipsRows = false
   /** A cursor's portion has come and nobody asked for the next one. */
   suspended = false
+  /** What comes next is the answer to a query that postgres.js does not have yet. */
+  atBoundary = false
 
   #asked = 0
+  #ahead = 0
   #answered = 0
   #unsynced = false
   #rows = false
@@ -56,9 +61,9 @@ export class Frames {
     this.#out = new Framer(this.#outbound(), true)
   }
 
-  /** Nothing is under way on the wire. */
+  /** Nothing that postgres.js has is under way on the wire. */
   get quiet(): boolean {
-    return this.#asked === this.#answered && !this.#unsynced
+    return this.#asked - this.#ahead === this.#answered && !this.#unsynced
   }
 
   /** A message was sent that the server will not answer with a ReadyForQuery before a Sync follows. */
@@ -73,6 +78,18 @@ export class Frames {
 
   sent(chunk: Buffer): void {
     this.#out.read(chunk)
+  }
+
+  /** A query was sent that postgres.js does not have yet: whole messages, with one Sync. */
+  sentAhead(): void {
+    this.#asked++
+    this.#ahead++
+  }
+
+  /** postgres.js gets the first of those. */
+  takeAhead(): void {
+    this.#ahead--
+    this.atBoundary = false
   }
 
   /**
@@ -133,6 +150,7 @@ export class Frames {
   #inbound(): FrameVisitor {
     return {
       begins: (type) => {
+        if (this.atBoundary) return true
         if (type === toClient.authentication && this.#answered > 0) {
           this.intruded = true
           return true
@@ -155,6 +173,7 @@ export class Frames {
             break
           case toClient.readyForQuery:
             this.#answered++
+            this.atBoundary = this.#ahead > 0
             this.status = payload.toString('latin1', 0, 1) as TransactionStatus
             this.#rows = false
             this.suspended = false

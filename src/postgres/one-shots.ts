@@ -4,6 +4,8 @@ import { loopStops } from '../frozen-loop.ts'
 import type { Lease } from '../lease.ts'
 import type { Pool } from '../pool.ts'
 import type { Connection } from './connection.ts'
+import { KnownStatements } from './known-statements.ts'
+import type { Pipelines } from './pipelines.ts'
 import { holdBack, runHeldBack } from './held-back.ts'
 import type { RawQuery, Target } from './query.ts'
 import type { Transactions } from './transaction.ts'
@@ -21,7 +23,8 @@ export class OneShots implements Target {
   readonly #owner: object
   readonly #looksFirst: boolean
   readonly #holders: Holders
-  readonly #runOn = loopStops() ? runHeldBack : runOn
+  readonly #pipelines: Pipelines | undefined
+  readonly #runOn: (lease: Lease<Connection>, query: RawQuery) => void
   readonly hold: ((query: RawQuery) => void) | undefined = loopStops() ? holdBack : undefined
 
   /** `looksFirst`: a hook takes its time over each connection; nothing can be had at once. `owner`: whose queries they are. */
@@ -32,13 +35,16 @@ export class OneShots implements Target {
       looksFirst,
       holders,
       owner = pool,
-    }: { debug: unknown; looksFirst: boolean; holders: Holders; owner?: object },
+      pipelines,
+    }: { debug: unknown; looksFirst: boolean; holders: Holders; owner?: object; pipelines?: Pipelines | undefined },
   ) {
     this.#pool = pool
     this.#owner = owner
     this.#looksFirst = looksFirst
     this.#holders = holders
     this.debug = debug
+    this.#pipelines = loopStops() ? undefined : pipelines
+    this.#runOn = loopStops() ? runHeldBack : runOn
   }
 
   run(query: RawQuery): void {
@@ -49,8 +55,13 @@ export class OneShots implements Target {
     } catch (error) {
       return query.reject(error)
     }
-    if (lease) this.#runOn(streams(query) ? asking(this.#owner, query.origin)(lease) : lease, query)
-    else this.#wait(query)
+    if (lease) this.#take(streams(query) ? asking(this.#owner, query.origin)(lease) : lease, query)
+    else if (!this.#pipelines?.share(query)) this.#wait(query)
+  }
+
+  #take(lease: Lease<Connection>, query: RawQuery): void {
+    if (this.#pipelines && KnownStatements.allow(query)) this.#pipelines.run(lease, query)
+    else this.#runOn(lease, query)
   }
 
   left(query: RawQuery): void {
@@ -61,6 +72,13 @@ export class OneShots implements Target {
     return query.place?.shortage(timeoutMs)
   }
 
+  /** It waits no more. */
+  #shares(query: RawQuery): boolean {
+    if (!this.#pipelines?.shareWaiting(query)) return false
+    query.place = undefined
+    return true
+  }
+
   #wait(query: RawQuery): void {
     let acquire: Acquire<Connection>
     try {
@@ -68,6 +86,7 @@ export class OneShots implements Target {
     } catch (error) {
       return query.reject(this.#holders.naming(error))
     }
+    if (this.#pipelines && KnownStatements.allow(query)) acquire.instead = () => this.#shares(query)
     // Its deadline is met in nobody's transaction.
     const holder = query.limits && this.#holders.here()
     // At the query, and not in a map: tables that a map has outgrown lead to those that it has now, and keep all in them.
@@ -81,7 +100,7 @@ export class OneShots implements Target {
         query.place = undefined
         try {
           if (query.cancelled) return lease.release()
-          this.#runOn(lent ? lent(lease) : lease, query)
+          this.#take(lent ? lent(lease) : lease, query)
         } catch (error) {
           query.reject(error)
         }

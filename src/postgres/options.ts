@@ -2,7 +2,7 @@ import { userInfo } from 'node:os'
 import type postgres from 'postgres'
 import { optionTypeError } from '../errors.ts'
 import type { OptionError } from '../errors.ts'
-import { hookNames, poolOptionNames } from '../options.ts'
+import { hookNames, poolOptionNames, whole } from '../options.ts'
 import type { PoolOptions } from '../options.ts'
 import type { CloseReason } from '../stats.ts'
 import { checkTimeout } from './deadlines.ts'
@@ -147,6 +147,15 @@ export interface PostgresPoolOptions<T extends Types = {}> extends PoolOptions, 
    */
   queryText?: boolean
   /**
+   * How many single queries may be on their way on one connection at the same time, from 1 to 100. Above 1, a query on
+   * `pool.sql` that finds no free connection is sent behind another one, if it is a tagged template that reads or writes
+   * rows and has run on that connection before: fewer connections do the same work, and a slow network costs less. Each
+   * query keeps its own answer, error and deadline. But it has to wait for those before it, also for slow or blocked ones,
+   * and is lost with them where the connection is.
+   * @default 1
+   */
+  pipelining?: number
+  /**
    * Whether queries on `pool.sql` that are made inside a transaction or a session join it, and `pool.transaction()` is a
    * savepoint there. Without, each of them has a connection of its own.
    * @default true
@@ -172,6 +181,7 @@ export interface PostgresSettings {
   readonly ambient: boolean
   readonly queryTimeoutMs: number
   readonly queryText: boolean
+  readonly pipelining: number
   readonly fetchTypes: boolean
   /** What goes to postgres.js as it is. */
   readonly session: Readonly<
@@ -195,6 +205,7 @@ const own = [
   'ambient',
   'queryTimeoutMs',
   'queryText',
+  'pipelining',
 ]
 const ofDial = ['ssl', 'sslnegotiation', 'target_session_attrs']
 const passedOn = ['types', 'transform', 'debug', 'onnotice', 'onparameter', 'connection', 'prepare', 'fetch_types']
@@ -251,6 +262,7 @@ export function parseOptions<T extends Types>(
     serverChecks: serverChecksOf(given['serverChecks']),
     ambient: flag('ambient', given['ambient'], true),
     queryText: flag('queryText', given['queryText'], false),
+    pipelining: whole('pipelining', given['pipelining'] ?? 1, { from: 1, to: 100 }),
     queryTimeoutMs: checkTimeout('queryTimeoutMs', given['queryTimeoutMs']),
     fetchTypes: flag('fetch_types', given['fetch_types'] ?? parameters['fetch_types'], true),
     session: {

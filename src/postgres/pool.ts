@@ -21,6 +21,7 @@ import { HearingTemplate } from './listen-template.ts'
 import { OneShots } from './one-shots.ts'
 import { parseOptions } from './options.ts'
 import type { PostgresPoolOptions, PostgresSettings } from './options.ts'
+import { Pipelines } from './pipelines.ts'
 import type { QueryLimits, Target } from './query.ts'
 import { QueryEvents } from './query-events.ts'
 import type { Scope, TransactionSql } from './scope.ts'
@@ -64,6 +65,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   readonly #template: Template
   readonly #ambient: Ambient<Scope>
   readonly #transactions: Transactions<T>
+  readonly #pipelines: Pipelines | undefined
   readonly #listening: Listening
   /** An idle connection, where nothing is to be done before it may be lent. */
   readonly #atOnce: () => Lease<Connection> | undefined
@@ -99,7 +101,15 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       wait: () => this.#pool.wait(),
       lent: () => asking(this),
     })
-    const oneShots = new OneShots(this.#pool, { debug, looksFirst, holders: this.#transactions, owner: this })
+    const { pipelining: depth } = settings
+    if (depth > 1) this.#pipelines = new Pipelines({ pool: this.#pool, clock: house.clock, depth })
+    const oneShots = new OneShots(this.#pool, {
+      debug,
+      looksFirst,
+      holders: this.#transactions,
+      owner: this,
+      pipelines: this.#pipelines,
+    })
     this.#deadlines = new Deadlines({
       clock: house.clock,
       queryTimeoutMs: settings.queryTimeoutMs,
@@ -325,6 +335,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
   /** Lets leases finish until the deadline, then revokes them. Never rejects; a second call returns the first promise. */
   close(options?: { timeoutMs?: number }): Promise<{ revoked: number }> {
     const closing = this.#pool.close(options)
+    this.#pipelines?.close()
     this.#listening.close()
     return closing
   }

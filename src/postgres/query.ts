@@ -57,6 +57,8 @@ export class RawQuery extends Promise<unknown> {
   string: string | undefined = undefined
   signature: unknown = ''
   parameters: unknown = undefined
+  /** Whether postgres.js sends it again where its plan is out of date. */
+  prepared: unknown = undefined
   active = false
   executed = false
   cancelled: unknown = null

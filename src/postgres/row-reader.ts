@@ -1,6 +1,6 @@
 import { headerSize } from './framer.ts'
 import { toClient } from './frames.ts'
-import { builtInParsers } from './own-rows.ts'
+import { builtInParsers } from './built-in-types.ts'
 import type { RawQuery } from './query.ts'
 
 /** What postgres.js knows of a column. */

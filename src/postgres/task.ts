@@ -40,6 +40,12 @@ export class Task implements Linked<Task> {
   wrote = false
   retried = false
   cancelling = false
+  /** As what it was sent before it was its turn. */
+  ahead: Buffer | undefined
+  /** A request to cancel what was before it may have hit it. */
+  mayBeHit = false
+  /** `again`: its error was none of its own, and it has had no effect; `alone`: so it runs once more, with nothing behind it. */
+  turn: 'first' | 'again' | 'alone' = 'first'
   trace: Trace = 'nothing'
   /** What a COPY has handed out. */
   stream: CopyStream | undefined

@@ -1,5 +1,6 @@
 import postgres from 'postgres'
 import type { Deadlines } from './deadlines.ts'
+import { KnownStatements } from './known-statements.ts'
 import type { PostgresSettings } from './options.ts'
 import { adopt } from './query.ts'
 import type { RawQuery } from './query.ts'
@@ -29,6 +30,8 @@ type ArrayAware = (((value: string) => unknown) & { array?: boolean }) | undefin
 export interface Inner {
   /** Runs a query on the session at once. */
   readonly handler: (query: RawQuery) => void
+  /** The statements that may be sent ahead; undefined where one query at a time is on its way. */
+  readonly statements: KnownStatements | undefined
   /** Whether rows and their values are the user's as they are read: no transformation of his makes something else of them. */
   readonly plainRows: boolean
   /** Whether rows come as the server sends them, or transformed as the user wants. */
@@ -120,6 +123,7 @@ export class Template {
     }
     const sql = postgres(options as unknown as postgres.Options<Types>)
     const inner: Inner = {
+      statements: this.#settings.pipelining > 1 ? new KnownStatements(this.options.serializers) : undefined,
       handler: (sql.unsafe('') as unknown as { handler: Inner['handler'] }).handler,
       plain: transform.plain,
       plainRows: !this.options.transform.value.from && !this.options.transform.row.from,

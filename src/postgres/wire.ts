@@ -35,6 +35,8 @@ export class ServerClosedError extends Error {
  *   guard     looks at all that comes before postgres.js does, until the session is ready
  *   prelude   goes out with the next query, and is answered before it
  *   rows      reads the rows of what is under way; postgres.js sees none of them
+ *   ahead     what is to be sent before postgres.js has it, all of one turn in one piece
+ *   expected  what postgres.js is about to write, which was sent before
  *
  * postgres.js never sees a socket close. To it, a close is the sign to connect again, at once or with the next query:
  * on a new session that knows nothing of the old one's transaction, with answers left over from the old one. An error
@@ -48,6 +50,8 @@ export class Wire extends EventEmitter {
   #listener: WireListener | undefined
   #live = true
   #rows: RowReader | undefined
+  #ahead: Buffer[] = []
+  #expected: Buffer | undefined
   #cause: unknown
   #hungUp = false
   #drains = false
@@ -79,6 +83,30 @@ export class Wire extends EventEmitter {
   readRows(reader: RowReader | undefined): void {
     this.#rows = reader
     this.frames.skipsRows = reader !== undefined
+  }
+
+  /** Sends a query, with one Sync, that postgres.js gets when all before it has been answered. */
+  sendAhead(message: Buffer): void {
+    this.frames.sentAhead()
+    this.#ahead.push(message)
+    if (this.#ahead.length === 1) queueMicrotask(this.#flush)
+  }
+
+  readonly #flush = (): void => {
+    const all = this.#ahead
+    this.#ahead = []
+    if (this.#live) this.#socket.write(all.length === 1 ? (all[0] as Buffer) : Buffer.concat(all))
+  }
+
+  /** postgres.js is handed the query that was sent as this: it is not sent again. */
+  expect(message: Buffer): void {
+    this.frames.takeAhead()
+    this.#expected = message
+  }
+
+  /** Whether postgres.js has not written what it was to write. */
+  get expects(): boolean {
+    return this.#expected !== undefined
   }
 
   get live(): boolean {
@@ -149,6 +177,13 @@ export class Wire extends EventEmitter {
       done?.(this.#cause instanceof Error ? this.#cause : null)
       return true
     }
+    if (this.#expected) {
+      const isSame = this.#expected.equals(chunk)
+      this.#expected = undefined
+      if (isSame) this.#listener?.wrote()
+      else this.#listener?.died(new Error('bug: a query was sent as something else than postgres.js has made of it'))
+      return true
+    }
     this.frames.sent(chunk)
     // The stream of a COPY hears of a failure when its query does, with what the connection was lost for.
     const written = (error?: Error | null): void => {
@@ -192,10 +227,17 @@ export class Wire extends EventEmitter {
         : bytes
     if (chunk.length === 0) return
     let from = this.#rows?.midway ? this.#rows.read(chunk, 0, this.#refused) : 0
-    while (from < chunk.length) {
+    while (from < chunk.length && this.#live) {
       const at = this.frames.received(chunk, from)
       if (at > from) this.emit('data', from === 0 && at === chunk.length ? chunk : chunk.subarray(from, at))
       if (at === chunk.length) break
+      if (this.frames.atBoundary) {
+        // The next query is handed over now, before its answer is read.
+        this.#listener?.arrived()
+        if (this.frames.atBoundary) return
+        from = at
+        continue
+      }
       if (this.#rows && chunk[at] === toClient.dataRow) {
         from = this.#rows.read(chunk, at, this.#refused)
         continue
