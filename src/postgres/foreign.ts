@@ -16,7 +16,7 @@ const foreign: Readonly<Record<string, string>> = {
   keep_alive: 'TCP keepalives are always on, and serverChecks asks the server for its own',
   backoff: 'the pool backs off by itself',
   socket: 'the pool dials by itself',
-  max_pipeline: 'a connection answers one query at a time',
+  max_pipeline: 'use pipelining',
   onclose: 'use onClose, or the channel "millpond:close"',
   onnotify: 'use pool.listen()',
   publications: 'it is not supported',

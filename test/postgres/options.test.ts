@@ -125,7 +125,7 @@ describe('parseOptions()', () => {
     ['connect_timeout', 'connectTimeoutMs'],
     ['socket', 'dials by itself'],
     ['backoff', 'backs off'],
-    ['max_pipeline', 'one query at a time'],
+    ['max_pipeline', 'use pipelining'],
     ['username', 'use user'],
     ['timeout', 'idleTimeoutMs'],
     ['keep_alive', 'always on'],
