@@ -330,6 +330,8 @@ describe('Core', () => {
         'time passes',
         'reclaim',
         'reset',
+        'press',
+        'spare',
         'close',
       ),
       index: fc.nat({ max: 7 }),
@@ -395,7 +397,11 @@ describe('Core', () => {
             else if (kind === 'sweep' || kind === 'late sweep') core.sweep(bench.now, kind === 'late sweep')
             else if (kind === 'time passes') bench.now += ms
             else if (kind === 'reclaim') bench.permits.reclaim = !bench.permits.reclaim
-            else if (kind === 'close' && index === 0) core.close('test')
+            else if (kind === 'press') core.pressedAt = index % 2 === 0 ? bench.now : undefined
+            else if (kind === 'spare') {
+              const { first } = core
+              if (first) core.spare(first, bench.now)
+            } else if (kind === 'close' && index === 0) core.close('test')
             bench.settle()
           }
           // Everything ends well: whoever waits is served or refused, and all permits come back.
