@@ -41,6 +41,12 @@ function millpond(url: string): Contender {
   }
 }
 
+/** The same, whose single queries go out behind others where no connection is free. */
+function millpondPipelining(url: string): Contender {
+  const pool = createPool(url, { max, pipelining: 16 })
+  return { ...oneShots(pool.sql), close: () => pool.close() }
+}
+
 /** postgres.js's own pool. It sends queries on a connection without waiting for the answers to those before them. */
 function pipelining(url: string): Contender {
   const sql = postgres(url, { max })
@@ -117,10 +123,17 @@ function pgWith(url: string, query: (name: string, text: string, values: unknown
   }
 }
 
-export type Name = 'millpond' | 'pg.Pool' | 'pg.Pool, named' | 'postgres.js, one unanswered' | 'postgres.js'
+export type Name =
+  | 'millpond'
+  | 'millpond, pipelining'
+  | 'pg.Pool'
+  | 'pg.Pool, named'
+  | 'postgres.js, one unanswered'
+  | 'postgres.js'
 
 export const contenders: Readonly<Record<Name, (url: string) => Contender>> = {
   millpond,
+  'millpond, pipelining': millpondPipelining,
   'pg.Pool': pg,
   'pg.Pool, named': pgNamed,
   'postgres.js, one unanswered': oneUnanswered,
