@@ -198,6 +198,8 @@ export class Connection {
     if (!statements || !current?.wrote || current.cancelling || current.turn === 'alone') return false
     // One that is sent again is prepared anew.
     if (current.own || current.query.retried) return false
+    // One that is run again would give rows to its reader that he has got already.
+    if (query.forEachFn) return false
     if (this.#cancels > 0 || this.#queue.size !== this.#ahead || frames.quiet || frames.midway) return false
     if (this.#ahead === 0 && !KnownStatements.allow(current.query)) return false
     const message = KnownStatements.allow(query) ? statements.messageFor(query) : undefined
@@ -237,9 +239,11 @@ export class Connection {
     })
   }
 
-  #isNotIts({ mayBeHit }: Task, error: unknown): boolean {
+  #isNotIts(task: Task, error: unknown): boolean {
+    // Otherwise it is none of the server's: a signal's reason may be anything, another query's error as well.
+    if (this.#current !== task || !this.#wire.frames.quiet) return false
     const { code, routine } = error as { readonly code?: unknown; readonly routine?: unknown }
-    if (mayBeHit && code === queryCancelled) return true
+    if (task.mayBeHit && code === queryCancelled) return true
     if (typeof routine !== 'string' || !ofPlans.has(routine)) return false
     this.#inner.statements?.forget()
     return true
