@@ -61,6 +61,8 @@ interface Way {
   readonly held: number
   /** Resolves when the server has closed the requests. */
   letCancels(): Promise<void>
+  /** While this many have been sent, what the server says then is not passed on. */
+  holdFrom: number
 }
 
 /** A way to the server that counts what passes; `cut` gives how long each piece of what the server says is. */
@@ -82,6 +84,7 @@ async function way(cut?: () => number): Promise<Way> {
       }
       const pump = async (): Promise<void> => {
         for await (const chunk of upstream) {
+          while (passed.sent >= passed.holdFrom) await nextTurn()
           for (let at = 0; at < chunk.length;) {
             const length = cut?.() ?? chunk.length
             socket.write(chunk.subarray(at, at + length))
@@ -105,7 +108,8 @@ async function way(cut?: () => number): Promise<Way> {
     })
   })
   onTestFinished(() => server[Symbol.asyncDispose]())
-  return {
+  const passed: Way = {
+    holdFrom: Infinity,
     port: (server.server.address() as AddressInfo).port,
     get sent() {
       return heard.reduce((sum, { asked }) => sum + asked, 0)
@@ -124,6 +128,7 @@ async function way(cut?: () => number): Promise<Way> {
       await Promise.all(held.splice(0).map((pass) => pass()))
     },
   }
+  return passed
 }
 
 /** A pool of one connection on which the statements above are known, and what it sends. */
@@ -145,6 +150,7 @@ async function toSend(passed: Way, count: number, start: () => void): Promise<vo
   expect(passed.sent).toBe(before + count)
 }
 
+const seven = (n: number): object[] => [{ n, seven: '' }]
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 const rowsOf = async (query: PromiseLike<readonly object[]>): Promise<object[]> => [...(await query)]
 
@@ -424,6 +430,44 @@ describe('plans that become out of date', () => {
     expect(pool.stats().opens).toBe(1)
   })
 
+  test('one that postgres.js has prepared anew is sent ahead under its new name', async () => {
+    const pool = make()
+    await pool.sql`create table anew (a int)`
+    const read = () => pool.sql`select * from anew`
+    const ddl = another()
+    await read()
+    for (const i of range(3)) {
+      await ddl.unsafe(`alter table anew add column c${i} int`)
+      await read()
+      await read()
+      await Promise.all(range(5).map(read))
+    }
+    expect(pool.stats().opens).toBe(1)
+  })
+
+  test('one that is run again has none sent behind it, since it may be prepared anew', async () => {
+    const { pool, passed } = await ready()
+    await pool.sql`create table again as select 1 as a`
+    const read = () => pool.sql`select * from again`
+    await read()
+    const letGo = await hold(7)
+    let first: Promise<object[]>[] = []
+    await toSend(passed, 2, () => {
+      first = [waits(pool.sql, 1), read()].map(rowsOf)
+    })
+    await blocked()
+    await another()`alter table again add column b int default 2`
+    const { sent } = passed
+    passed.holdFrom = sent + 1
+    await letGo()
+    await until(() => passed.sent > sent)
+    const next = rowsOf(one(pool.sql, 3))
+    await until(() => pool.stats().waiting === 1 || passed.sent > sent + 1)
+    passed.holdFrom = Infinity
+    expect(await Promise.all([...first, next])).toEqual([seven(1), [{ a: 1, b: 2 }], [{ n: 3 }]])
+    expect(pool.stats().opens).toBe(1)
+  })
+
   test('a table that is gone, and one of another type, are errors of those that ask for it', async () => {
     const { pool, passed } = await ready()
     await pool.sql`create table dropped (a int)`
@@ -500,7 +544,6 @@ describe('statements of one text', () => {
   })
 })
 
-const seven = (n: number) => [{ n, seven: '' }]
 const codeOf = (error: unknown): unknown => (error as { code?: unknown }).code
 
 describe('ending queries', () => {
@@ -574,6 +617,34 @@ describe('ending queries', () => {
     expect(await all[1]).toEqual([{ n: 2 }])
     expect(await all[3]).toEqual([{ n: 4 }])
     expect(await rowsOf(pool.sql`select n from hit_late order by n`)).toEqual([{ n: 0 }, { n: 2 }, { n: 4 }])
+    expect(pool.stats().opens).toBe(1)
+  })
+
+  test('nothing more is sent while a request to cancel is under way that could hit it', async () => {
+    const { pool, passed } = await ready()
+    const letSeven = await hold(7)
+    const letEight = await hold(8)
+    const head = waits(pool.sql, 1)
+    let all: Promise<object[]>[] = []
+    await toSend(passed, 2, () => {
+      all = [head, waitsToo(pool.sql, 2)].map(rowsOf)
+    })
+    passed.holdCancels = true
+    head.cancel()
+    await until(() => passed.held === 1)
+    const { sent } = passed
+    const early = rowsOf(one(pool.sql, 3))
+    await until(() => pool.stats().waiting === 1 || passed.sent > sent)
+    await letSeven()
+    expect(await all[0]).toEqual(seven(1))
+    // The one before it is not the one that was cancelled.
+    const late = rowsOf(one(pool.sql, 4))
+    await until(() => pool.stats().waiting === 2 || passed.sent > sent)
+    expect(passed.sent).toBe(sent)
+    await letEight()
+    expect(await all[1]).toEqual([{ n: 2, eight: '' }])
+    await passed.letCancels()
+    expect(await Promise.all([early, late])).toEqual([[{ n: 3 }], [{ n: 4 }]])
     expect(pool.stats().opens).toBe(1)
   })
 
@@ -1053,6 +1124,20 @@ describe('giving back', () => {
     expect(pool.stats().open).toBe(0)
     expect(clock.timers.all).toBe(0)
     await until(async () => (await running(db, 'pg_advisory_xact_lock(7)')) === undefined)
+  })
+
+  test('a connection that is shared without a pause is no leak', async () => {
+    const clock = new FakeClock()
+    const { pool, passed } = await ready({ clock, leakAfterMs: 100 })
+    const letGo = await hold(7)
+    let all: Promise<object[]>[] = []
+    await toSend(passed, 2, () => {
+      all = [waits(pool.sql, 0), one(pool.sql, 1)].map(rowsOf)
+    })
+    await clock.advance(200)
+    expect(pool.stats().leaks).toBe(0)
+    await letGo()
+    await Promise.all(all)
   })
 
   test('at rest, sharing leaves no timer behind', async () => {
