@@ -30,8 +30,8 @@ export class Acquire<C> extends Waiter<Slot<C>> {
   readonly promise: Promise<Lease<C>>
   /** The lease of the same pool that the caller holds already. */
   readonly held: Holding | undefined
-  /** Takes something else than a connection, if that is to be had: true if it has, and needs none any more. */
-  instead: (() => boolean) | undefined
+  /** What the connection is for, where its caller may get that in another way (`Pool.firstWaiting`). */
+  wanted: object | undefined
   readonly #pool: Acquirer<C>
   readonly #signal: AbortSignal | undefined
   readonly #trace: Error | undefined

@@ -133,6 +133,11 @@ export class Core<C> {
     this.#counters.waits.record(now - waiter.queuedAt)
   }
 
+  /** One that was spared has waited in vain for what it has found. */
+  sparedTimedOut(): void {
+    this.#counters.timeouts++
+  }
+
   /** What the waiter is waiting for. Asked before it times out. */
   phaseOf(waiter: Waiter<Slot<C>>): AcquirePhase {
     if (waiter.deque === undefined) return 'ping'
@@ -263,9 +268,13 @@ export class Core<C> {
     return slot.state === state.leased && slot.uses === uses
   }
 
-  /** Whether it would be closed instead of lent again, if it came back now. */
-  isDue(slot: Slot<C>, now: number): boolean {
-    if (this.#spent(slot, now)) return true
+  /** Whether it would be closed instead of lent again, if it came back now, for what it is. */
+  isSpent(slot: Slot<C>, now: number): boolean {
+    return this.#spent(slot, now) !== undefined
+  }
+
+  /** Whether it would be closed then because somebody elsewhere is worse off. */
+  isOwed(slot: Slot<C>): boolean {
     return !this.#lull.lasts && this.#permits.owes?.(slot.permit, slot.openedAt) === true
   }
 
@@ -508,7 +517,7 @@ export class Core<C> {
     if (this.#phase !== 'open' || this.#refusal) return 'closed'
     if (slot.generation !== this.#generation) return 'evicted'
     if (now >= slot.expiresAt) return 'lifetime'
-    if (slot.uses >= this.#options.maxUses) return 'uses'
+    if (slot.uses + slot.shared >= this.#options.maxUses) return 'uses'
     return this.#slots.unclosed > this.#max ? 'surplus' : undefined
   }
 

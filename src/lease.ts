@@ -8,7 +8,8 @@ export interface Lessor<C> {
   now(): number
   release(slot: Slot<C>, uses: number): Promise<void>
   destroy(slot: Slot<C>, uses: number, reason: string | undefined): Promise<void>
-  isDue(slot: Slot<C>): boolean
+  isSpent(slot: Slot<C>): boolean
+  isOwed(slot: Slot<C>): boolean
 }
 
 /** For threads whose event loop stops when a task has ended: all is given back only when `quiet` has resolved. */
@@ -73,9 +74,19 @@ export class Lease<C> implements AsyncDisposable {
     return at !== state.closing && at !== state.gone
   }
 
-  /** @internal Whether it would be closed, or somebody else waits for it, if it were released now. */
-  get isDue(): boolean {
-    return this.#released || !this.lives || this.#lessor.isDue(this.#slot)
+  /** @internal Whether the connection would be closed instead of lent again, if it were released now, for what it is … */
+  get isSpent(): boolean {
+    return this.#released || !this.lives || this.#lessor.isSpent(this.#slot)
+  }
+
+  /** @internal … or because somebody elsewhere is worse off. Not for every query: it may look at all who share the limit. */
+  get isOwed(): boolean {
+    return this.#lessor.isOwed(this.#slot)
+  }
+
+  /** @internal The connection serves one caller more: to `maxUses`, that is a use. */
+  share(): void {
+    this.#slot.shared++
   }
 
   /** @internal It is meant to be held for as long as it takes: no leak. */

@@ -30,7 +30,7 @@ export class CoreUser<C> implements PermitUser {
   }
 
   get waiting(): number {
-    return this.#core.waiting
+    return this.#core.waiting + (this.#core.pressedAt === undefined ? 0 : 1)
   }
 
   get oldestWaiterAt(): number | undefined {

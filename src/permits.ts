@@ -18,7 +18,7 @@ export interface Permit {
 export interface PermitUser {
   /** Connections that are never taken away. */
   readonly min: number
-  /** Acquires in the queue. */
+  /** Acquires in the queue, and one more while it is known that one more connection would be of use. */
   readonly waiting: number
   /** When the acquire at the head of the queue was queued, or since when it is known that one more would be of use; undefined if neither. */
   readonly oldestWaiterAt: number | undefined

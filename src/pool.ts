@@ -142,7 +142,8 @@ export class Pool<C> implements AsyncDisposable {
       now: () => this.#clock.now(),
       release: (slot, uses) => this.#release(slot, uses),
       destroy: (slot, uses, reason) => this.#destroy(slot, uses, reason),
-      isDue: (slot) => this.#core.isDue(slot, this.#coarseNow()),
+      isSpent: (slot) => this.#core.isSpent(slot, this.#coarseNow()),
+      isOwed: (slot) => this.#core.isOwed(slot),
     }
     this.#lessor = loopStops() ? whenQuiet(lessor, () => this.#calls.quiet()) : lessor
     if (loopStops()) warnOfStops()
@@ -237,13 +238,27 @@ export class Pool<C> implements AsyncDisposable {
     return this.#core.waiting
   }
 
-  /** @internal Offers whoever waits longest something else than a connection (`Acquire.instead`): whether that was taken. */
-  offer(): boolean {
+  /** @internal How many connections are on their way. */
+  get opening(): number {
+    return this.#core.opening
+  }
+
+  /** @internal Whoever waits longest, if he would take something else than a connection (`Acquire.wanted`). */
+  get firstWaiting(): Acquire<C> | undefined {
     const { first } = this.#core
-    if (!(first instanceof Acquire) || !first.instead?.()) return false
-    this.#core.spare(first, this.#clock.now())
-    first.spare()
-    return true
+    return first instanceof Acquire && first.wanted !== undefined ? first : undefined
+  }
+
+  /** @internal He has something else. */
+  spare(acquire: Acquire<C>): void {
+    this.#core.spare(acquire, this.#clock.now())
+    acquire.spare()
+  }
+
+  /** @internal Why one who has something else has had nothing of it until his deadline. */
+  sparedTimedOut(since: number, timeoutMs: number): AcquireTimeoutError {
+    this.#core.sparedTimedOut()
+    return this.#timeoutError('queue', since, timeoutMs)
   }
 
   /** @internal Since when one more connection would be of use, though nobody waits for it; undefined: it would not. */

@@ -62,6 +62,8 @@ export class Slot<C> implements Linked<Slot<C>> {
   provenAt = 0
   /** Leases so far; tells a lease whether the slot is still its own. */
   uses = 0
+  /** How many more callers than leases it has served. */
+  shared = 0
   leasedAt = 0
   /** Whether its connection keeps the process alive; and whether it came back in this turn (see refs.ts). */
   holdsProcess = true

@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { Deque } from '../deque.ts'
 import { deferred } from '../deferred.ts'
 import type { Deferred } from '../deferred.ts'
@@ -28,6 +28,9 @@ import type { Wire } from './wire.ts'
 const cancelTimeoutMs = 5_000
 /** When the first of them is followed by a second one; each later one takes twice as long. */
 const cancelAgainMs = 250
+
+/** In which the server gets from a statement that was cancelled to the next one that it was sent. */
+const stopNextMs = 20
 
 interface AskOptions {
   readonly parameters?: readonly unknown[]
@@ -73,6 +76,8 @@ export class Connection {
   readonly #inner: Inner
   readonly #queue = new Deque<Task>()
   #ahead = 0
+  /** Whether postgres.js writes what it is handed at once, as far as is known (`sendAtOnce`). */
+  #sendsAtOnce = false
   #current: Task | undefined
   #plain = false
   #cancels = 0
@@ -195,11 +200,10 @@ export class Connection {
     const { statements } = this.#inner
     const { frames } = this.#wire
     const current = this.#current
-    if (!statements || !current?.wrote || current.cancelling || current.turn === 'alone') return false
+    if (!statements || !this.#sendsAtOnce || !current?.wrote || current.cancelling || current.turn === 'alone')
+      return false
     // One that is sent again is prepared anew.
     if (current.own || current.query.retried) return false
-    // One that is run again would give rows to its reader that he has got already.
-    if (query.forEachFn) return false
     if (this.#cancels > 0 || this.#queue.size !== this.#ahead || frames.quiet || frames.midway) return false
     if (this.#ahead === 0 && !KnownStatements.allow(current.query)) return false
     const message = KnownStatements.allow(query) ? statements.messageFor(query) : undefined
@@ -215,6 +219,11 @@ export class Connection {
     query.watch?.sent?.(this.identity.tag)
     this.#wire.sendAhead(message)
     return true
+  }
+
+  /** Whose answer comes next. */
+  get serving(): RawQuery | undefined {
+    return this.#current?.query
   }
 
   /** How many queries have been sent and not been answered. */
@@ -324,6 +333,7 @@ export class Connection {
    */
   async end(signal: AbortSignal): Promise<void> {
     const busy = this.#current !== undefined && !this.#wire.frames.quiet
+    const ahead = this.#ahead
     const cause = new Error('the pool closed it')
     this.#lose(cause)
     if (this.#wire.peerEnded) return
@@ -334,10 +344,27 @@ export class Connection {
       // The server reads the goodbye after the statement it is at. A pooler reads it at once, and forgets whom to cancel.
       if (busy) await sendCancelRequest(this.#address, this.identity, signal).catch(nothing)
       this.#wire.hangUp(cause)
-      await this.#wire.released
+      await this.#ended(ahead, signal)
     } finally {
       signal.removeEventListener('abort', onAbort)
     }
+  }
+
+  /** The server reads the goodbye after all that it was sent before: each of those that are left is to be stopped, too. */
+  async #ended(ahead: number, signal: AbortSignal): Promise<void> {
+    let ended = false
+    const { released } = this.#wire
+    const end = (): void => {
+      ended = true
+    }
+    released.then(end, end)
+    // One that comes between two statements stops nothing.
+    while (ahead > 0 && !ended && !signal.aborted) {
+      await Promise.race([released, sleep(stopNextMs)])
+      // oxlint-disable-next-line no-unnecessary-condition -- it has been waited meanwhile
+      if (!ended) await sendCancelRequest(this.#address, this.identity, signal).catch(nothing)
+    }
+    await released
   }
 
   // ── The wire's news ────────────────────────────────────────────────────────────────────────────────────────────
@@ -353,7 +380,9 @@ export class Connection {
     this.#wire.readRows(
       !task.own && this.#inner.plainRows && RowReader.canRead(query) ? new RowReader(query) : undefined,
     )
-    sendAtOnce(() => this.#inner.handler(query))
+    const sentAtOnce = sendAtOnce(() => this.#inner.handler(query))
+    // A long message is sent in any case.
+    if (sentAtOnce || !task.wrote) this.#sendsAtOnce = sentAtOnce
     if (task.ahead) {
       query.prepared = false
       if (this.#wire.expects) return this.#lose(new Error('bug: postgres.js did not write what was sent'))
@@ -429,6 +458,10 @@ export class Connection {
   /** After all that has been sent. */
   #runAlone(task: Task): void {
     task.turn = 'alone'
+    if (this.#lost) {
+      task.query.reject(new ConnectionLostError(this.#lost.cause))
+      return task.done()
+    }
     task.ahead = undefined
     task.wrote = false
     // postgres.js has made texts of them.

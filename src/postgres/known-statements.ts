@@ -5,6 +5,7 @@ import { traceOfText } from './reset.ts'
 
 /** What postgres.js knows of a statement that it has prepared; `types` are the server's. */
 interface Statement {
+  readonly string: string
   readonly name: string
   readonly types: readonly number[]
 }
@@ -43,8 +44,10 @@ export class KnownStatements {
 
   /** Whether a query's answer is one that others may be sent behind, and whether it may be sent behind others. */
   static allow(query: RawQuery): boolean {
-    const { tagged, strings, options, cursorFn, streaming, onlyDescribe } = query
+    const { tagged, strings, options, cursorFn, streaming, onlyDescribe, forEachFn } = query
     if (!tagged || cursorFn || streaming || onlyDescribe || options.simple || options.prepare === false) return false
+    // One that is run once more would give rows to it that it has had.
+    if (forEachFn) return false
     return isPlain(strings) && query.args.every(isPlainValue)
   }
 
@@ -63,10 +66,11 @@ export class KnownStatements {
     this.#known = new WeakMap()
   }
 
-  /** What postgres.js will send for a query that is allowed; undefined where that is not known. */
-  messageFor({ strings, args }: RawQuery): Buffer | undefined {
-    const statement = this.#find({ strings, args })
+  /** What postgres.js will send for a query that is allowed, which is told its text; undefined where that is not known. */
+  messageFor(query: RawQuery): Buffer | undefined {
+    const statement = this.#find(query)
     if (!statement) return undefined
+    const { args } = query
     const texts: (string | null)[] = []
     for (const [i, value] of args.entries()) {
       const type = statement.types[i] ?? notGiven
@@ -75,6 +79,7 @@ export class KnownStatements {
       // oxlint-disable-next-line no-base-to-string -- values that are no objects
       texts.push(value === null ? null : String(serialize ? serialize(value) : value))
     }
+    query.string = statement.string
     return Buffer.concat([bind(statement.name, texts), executeAndSync])
   }
 
@@ -100,6 +105,8 @@ const texts = new WeakMap<readonly string[], boolean>()
 
 /** Whether the text reads or writes rows, and leaves nothing in the session. */
 function isPlain(strings: readonly string[]): boolean {
+  // A template's are, for good. By what is no template's the text is not known again.
+  if (!Object.isFrozen(strings)) return false
   let plain = texts.get(strings)
   if (plain === undefined) {
     plain = startsPlain.test(strings[0] ?? '') && traceOfText(strings.join('$')) === 'nothing'

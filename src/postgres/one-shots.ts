@@ -43,7 +43,8 @@ export class OneShots implements Target {
     this.#looksFirst = looksFirst
     this.#holders = holders
     this.debug = debug
-    this.#pipelines = loopStops() ? undefined : pipelines
+    // Each lease is to be looked at, and what is shared is one.
+    this.#pipelines = loopStops() || looksFirst ? undefined : pipelines
     this.#runOn = loopStops() ? runHeldBack : runOn
   }
 
@@ -72,13 +73,6 @@ export class OneShots implements Target {
     return query.place?.shortage(timeoutMs)
   }
 
-  /** It waits no more. */
-  #shares(query: RawQuery): boolean {
-    if (!this.#pipelines?.shareWaiting(query)) return false
-    query.place = undefined
-    return true
-  }
-
   #wait(query: RawQuery): void {
     let acquire: Acquire<Connection>
     try {
@@ -86,7 +80,7 @@ export class OneShots implements Target {
     } catch (error) {
       return query.reject(this.#holders.naming(error))
     }
-    if (this.#pipelines && KnownStatements.allow(query)) acquire.instead = () => this.#shares(query)
+    if (this.#pipelines && KnownStatements.allow(query)) acquire.wanted = query
     // Its deadline is met in nobody's transaction.
     const holder = query.limits && this.#holders.here()
     // At the query, and not in a map: tables that a map has outgrown lead to those that it has now, and keep all in them.

@@ -102,7 +102,8 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       lent: () => asking(this),
     })
     const { pipelining: depth } = settings
-    if (depth > 1) this.#pipelines = new Pipelines({ pool: this.#pool, clock: house.clock, depth })
+    const { acquireTimeoutMs = 30_000 } = settings.pool
+    if (depth > 1) this.#pipelines = new Pipelines({ pool: this.#pool, clock: house.clock, depth, acquireTimeoutMs })
     const oneShots = new OneShots(this.#pool, {
       debug,
       looksFirst,
@@ -113,7 +114,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
     this.#deadlines = new Deadlines({
       clock: house.clock,
       queryTimeoutMs: settings.queryTimeoutMs,
-      acquireTimeoutMs: settings.pool.acquireTimeoutMs ?? 30_000,
+      acquireTimeoutMs,
       stats: () => this.stats(),
     })
     this.#template.deadlines = this.#deadlines
@@ -123,7 +124,7 @@ export class PostgresPool<T extends Types = {}> implements AsyncDisposable {
       pool: this.name,
       clock: house.clock,
       watch,
-      acquireTimeoutMs: settings.pool.acquireTimeoutMs ?? 30_000,
+      acquireTimeoutMs,
       acquire: (wanted) => this.#pool.acquire(wanted),
       reserve: (on) => this.#bound(this.#bounds, on),
     })

@@ -6,14 +6,16 @@ import { rig, watch } from './support.ts'
 
 const settled = (): Promise<void> => nextTurn(0)
 
-describe('Pool.offer()', () => {
-  test('Pool.offer() asks whoever waits longest, who is not served any more if it takes it', async () => {
+describe('Pool.firstWaiting and Pool.spare()', () => {
+  test('Pool.spare() lets go of whoever waits longest, who is not served any more', async () => {
     const { pool, clock } = rig({ max: 1, acquireTimeoutMs: 1_000 })
     const lease = await pool.acquire()
     const [first, second] = [pool.wait(), pool.wait()]
     const seen = [watch(first.promise), watch(second.promise)]
-    first.instead = () => true
-    expect(pool.offer()).toBe(true)
+    const wanted = {}
+    first.wanted = wanted
+    expect(pool.firstWaiting?.wanted).toBe(wanted)
+    pool.spare(first)
     expect(pool.stats().waiting).toBe(1)
     await lease.release()
     await settled()
@@ -26,28 +28,32 @@ describe('Pool.offer()', () => {
     await pool.close()
   })
 
-  test('Pool.offer() passes nobody over', async () => {
+  test('Pool.firstWaiting passes nobody over who wants a connection and nothing else', async () => {
     const { pool } = rig({ max: 1 })
+    expect(pool.firstWaiting).toBeUndefined()
     const lease = await pool.acquire()
     const [first, second] = [pool.wait(), pool.wait()]
     const seen = [watch(first.promise), watch(second.promise)]
-    second.instead = () => true
-    expect(pool.offer()).toBe(false)
-    let asked = 0
-    first.instead = () => (asked++, false)
-    expect([pool.offer(), asked, pool.stats().waiting]).toEqual([false, 1, 2])
+    second.wanted = {}
+    expect(pool.firstWaiting).toBeUndefined()
     await lease.release()
     await settled()
     expect(seen.map(({ state }) => state)).toEqual(['resolved', 'pending'])
+    expect(pool.firstWaiting).toBe(second)
     await seen[0]?.value?.release()
     await settled()
+    expect(pool.firstWaiting).toBeUndefined()
     await seen[1]?.value?.release()
     await pool.close()
   })
 
-  test('Pool.offer() has nobody to ask while nobody waits', async () => {
-    const { pool } = rig({ max: 1 })
-    expect(pool.offer()).toBe(false)
+  test('Pool.sparedTimedOut() is the error of a queue, and counts', async () => {
+    const { pool, clock } = rig({ max: 1 })
+    const since = clock.now()
+    await clock.advance(70)
+    const error = pool.sparedTimedOut(since, 50)
+    expect(error).toMatchObject({ code: 'ERR_ACQUIRE_TIMEOUT', phase: 'queue', waitedMs: 70, timeoutMs: 50 })
+    expect(pool.stats().timeouts).toBe(1)
     await pool.close()
   })
 })
@@ -85,29 +91,46 @@ describe('Pool.press()', () => {
   })
 })
 
-describe('Lease.isDue', () => {
-  test('is false while the connection could be lent again, true when it would close', async () => {
+describe('Lease.isSpent', () => {
+  test('Lease.isSpent is false while the connection could be lent again, true when it would close', async () => {
     const { pool, clock } = rig({ max: 2, maxLifetimeMs: 1_000 })
     const lease = await pool.acquire()
-    expect(lease.isDue).toBe(false)
+    expect(lease.isSpent).toBe(false)
     await clock.advance(1_001)
-    expect(lease.isDue).toBe(true)
+    expect(lease.isSpent).toBe(true)
     const young = await pool.acquire()
-    expect(young.isDue).toBe(false)
+    expect(young.isSpent).toBe(false)
     pool.evict()
-    expect(young.isDue).toBe(true)
+    expect(young.isSpent).toBe(true)
     await Promise.all([lease.release(), young.release()])
-    expect(lease.isDue).toBe(true)
+    expect(lease.isSpent).toBe(true)
     await pool.close()
   })
 
-  test('is true where the connection has ended', async () => {
+  test('Lease.isSpent is true where the connection has ended', async () => {
     const { pool, driver } = rig({ max: 1 })
     const lease = await pool.acquire()
     driver.killAll()
     await settled()
-    expect(lease.isDue).toBe(true)
+    expect(lease.isSpent).toBe(true)
     await lease.release()
+    await pool.close()
+  })
+
+  test('Lease.share() counts to maxUses', async () => {
+    const { pool } = rig({ max: 1, maxUses: 4 })
+    const lease = await pool.acquire()
+    const { id } = lease.connection
+    lease.share()
+    lease.share()
+    expect(lease.isSpent).toBe(false)
+    lease.share()
+    expect(lease.isSpent).toBe(true)
+    await lease.release()
+    const next = await pool.acquire()
+    expect(next.connection.id).not.toBe(id)
+    expect(pool.stats().closes.uses).toBe(1)
+    await next.release()
     await pool.close()
   })
 })

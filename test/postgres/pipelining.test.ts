@@ -1037,20 +1037,41 @@ describe('taking turns', () => {
   })
   const all: Promise<void>[] = []
 
-  test('a query that shares keeps its deadline for a connection to itself', async () => {
+  test('a query whose turn does not come within acquireTimeoutMs is one that had no connection', async () => {
     const clock = new FakeClock()
     const { pool, passed } = await ready({ clock, acquireTimeoutMs: 1_000, pipelining: 3 })
     const letGo = await hold(7)
-    let sent: Promise<object[]>[] = []
+    let first: Promise<object[]> | undefined
+    let sent: Promise<Error & { code?: string }>[] = []
     await toSend(passed, 3, () => {
-      sent = [waits(pool.sql, 1), one(pool.sql, 2), one(pool.sql, 3)].map(rowsOf)
+      first = rowsOf(waits(pool.sql, 1))
+      sent = [one(pool.sql, 2), one(pool.sql, 3)].map(rejection)
     })
     const waiting = rejection(one(pool.sql, 4))
     await until(() => pool.stats().waiting === 1)
-    await clock.advance(1_000)
-    expect(codeOf(await waiting)).toBe('ERR_ACQUIRE_TIMEOUT')
+    await clock.advance(1_019)
+    for (const error of [await waiting, ...(await Promise.all(sent))]) {
+      expect(error).toMatchObject({ code: 'ERR_ACQUIRE_TIMEOUT', phase: 'queue', timeoutMs: 1_000 })
+    }
+    expect(pool.stats().timeouts).toBe(3)
     await letGo()
-    expect(await Promise.all(sent)).toEqual([seven(1), [{ n: 2 }], [{ n: 3 }]])
+    expect(await first).toEqual(seven(1))
+    expect(await rowsOf(one(pool.sql, 5))).toEqual([{ n: 5 }])
+  })
+
+  test('nothing is sent behind a query that is slow to answer', async () => {
+    const clock = new FakeClock()
+    const { pool } = await ready({ clock })
+    const letGo = await hold(7)
+    const slow = rowsOf(waits(pool.sql, 1))
+    const shares = rowsOf(one(pool.sql, 2))
+    await until(() => pool.stats().acquires >= 1)
+    // Looked at when that one came, and then every 20 ms.
+    await clock.advance(40)
+    const waits2 = rowsOf(one(pool.sql, 3))
+    await until(() => pool.stats().waiting === 1)
+    await letGo()
+    expect(await Promise.all([slow, shares, waits2])).toEqual([seven(1), [{ n: 2 }], [{ n: 3 }]])
   })
 
   test('one more connection is opened while queries have to share, up to max', async () => {
@@ -1143,6 +1164,7 @@ describe('giving back', () => {
   test('at rest, sharing leaves no timer behind', async () => {
     const clock = new FakeClock()
     const { pool } = await ready({ clock, idleTimeoutMs: Infinity, maxLifetimeMs: Infinity })
+    await clock.advance(100)
     const { all } = clock.timers
     await Promise.all(range(6).map((n) => one(pool.sql, n)))
     expect(clock.timers.all).toBeGreaterThan(all)
