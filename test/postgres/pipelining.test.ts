@@ -157,18 +157,24 @@ const rowsOf = async (query: PromiseLike<readonly object[]>): Promise<object[]> 
 describe('what is answered', () => {
   test('queries are sent while those before them are unanswered, and no more than the option says', async () => {
     const { pool, passed } = await ready({ pipelining: 4 })
-    const letGo = await hold(7)
+    const letSeven = await hold(7)
+    const letEight = await hold(8)
     let all: Promise<object[]>[] = []
     await toSend(passed, 4, () => {
-      all = [waits(pool.sql, 1), ...range(9).map((n) => one(pool.sql, n))].map(rowsOf)
+      all = [waits(pool.sql, 1), waitsToo(pool.sql, 2), ...range(8).map((n) => one(pool.sql, n))].map(rowsOf)
     })
     await until(() => pool.stats().waiting === 6)
-    expect(await running(db, 'pg_advisory_xact_lock(7)')).toBeDefined()
+    await blocked()
     const { acquires } = pool.stats()
-    await letGo()
-    const [first, ...others] = await Promise.all(all)
-    expect(first).toEqual([{ n: 1, seven: '' }])
-    expect(others).toEqual(range(9).map((n) => [{ n }]))
+    // One has been answered: one more goes out.
+    await toSend(passed, 1, () => void letSeven())
+    expect(await all[0]).toEqual(seven(1))
+    await blocked()
+    expect(pool.stats().waiting).toBe(5)
+    await toSend(passed, 5, () => void letEight())
+    const [, second, ...others] = await Promise.all(all)
+    expect(second).toEqual([{ n: 2, eight: '' }])
+    expect(others).toEqual(range(8).map((n) => [{ n }]))
     // It was lent once for all of them.
     expect(pool.stats()).toMatchObject({ acquires, opens: 1 })
   })
@@ -445,15 +451,31 @@ describe('plans that become out of date', () => {
     expect(pool.stats().opens).toBe(1)
   })
 
+  test('one that is being prepared anew has none sent behind it under its old name', async () => {
+    const { pool } = await ready()
+    await pool.sql`create table twice_prepared as select 1 as a`
+    const read = () => pool.sql`select *, pg_advisory_xact_lock(8)::text as eight from twice_prepared`
+    await read()
+    await another()`alter table twice_prepared add column b int default 2`
+    const letGo = await hold(8)
+    const first = rowsOf(read())
+    await blocked()
+    const second = rowsOf(read())
+    await until(() => pool.stats().waiting === 1)
+    await letGo()
+    expect(await Promise.all([first, second])).toEqual(range(2).map(() => [{ a: 1, b: 2, eight: '' }]))
+    expect(pool.stats().opens).toBe(1)
+  })
+
   test('one that is run again has none sent behind it, since it may be prepared anew', async () => {
-    const { pool, passed } = await ready()
+    const { pool, passed } = await ready({ clock: new FakeClock() })
     await pool.sql`create table again as select 1 as a`
     const read = () => pool.sql`select * from again`
     await read()
     const letGo = await hold(7)
     let first: Promise<object[]>[] = []
-    await toSend(passed, 2, () => {
-      first = [waits(pool.sql, 1), read()].map(rowsOf)
+    await toSend(passed, 3, () => {
+      first = [waits(pool.sql, 1), read(), one(pool.sql, 2)].map(rowsOf)
     })
     await blocked()
     await another()`alter table again add column b int default 2`
@@ -461,10 +483,11 @@ describe('plans that become out of date', () => {
     passed.holdFrom = sent + 1
     await letGo()
     await until(() => passed.sent > sent)
+    // What has been answered meanwhile is known again, and could be sent.
     const next = rowsOf(one(pool.sql, 3))
     await until(() => pool.stats().waiting === 1 || passed.sent > sent + 1)
     passed.holdFrom = Infinity
-    expect(await Promise.all([...first, next])).toEqual([seven(1), [{ a: 1, b: 2 }], [{ n: 3 }]])
+    expect(await Promise.all([...first, next])).toEqual([seven(1), [{ a: 1, b: 2 }], [{ n: 2 }], [{ n: 3 }]])
     expect(pool.stats().opens).toBe(1)
   })
 
@@ -591,6 +614,27 @@ describe('ending queries', () => {
     expect(pool.stats().opens).toBe(1)
   })
 
+  test('one that was cancelled is over once: the connection stays leased for those behind it', async () => {
+    const { pool, passed } = await ready()
+    const letSeven = await hold(7)
+    const letEight = await hold(8)
+    const second = one(pool.sql, 2)
+    let all: Promise<object[]>[] = []
+    await toSend(passed, 3, () => {
+      all = [waits(pool.sql, 1), second, waitsToo(pool.sql, 3)].map(rowsOf)
+    })
+    const cancelled = rejection(all[1] as Promise<unknown>)
+    second.cancel()
+    expect(await cancelled).toBeInstanceOf(QueryCancelledError)
+    await letSeven()
+    expect(await all[0]).toEqual(seven(1))
+    await blocked()
+    expect(pool.stats()).toMatchObject({ leased: 1, open: 1 })
+    await letEight()
+    expect(await all[2]).toEqual([{ n: 3, eight: '' }])
+    expect(pool.stats()).toMatchObject({ opens: 1, badReturns: 0 })
+  })
+
   test('a request to cancel that comes so late that it hits the next one costs nobody an answer', async () => {
     const { pool, passed } = await ready()
     await pool.sql`create table hit_late (n int)`
@@ -621,7 +665,7 @@ describe('ending queries', () => {
   })
 
   test('nothing more is sent while a request to cancel is under way that could hit it', async () => {
-    const { pool, passed } = await ready()
+    const { pool, passed } = await ready({ clock: new FakeClock() })
     const letSeven = await hold(7)
     const letEight = await hold(8)
     const head = waits(pool.sql, 1)
@@ -633,18 +677,16 @@ describe('ending queries', () => {
     head.cancel()
     await until(() => passed.held === 1)
     const { sent } = passed
-    const early = rowsOf(one(pool.sql, 3))
-    await until(() => pool.stats().waiting === 1 || passed.sent > sent)
     await letSeven()
     expect(await all[0]).toEqual(seven(1))
     // The one before it is not the one that was cancelled.
-    const late = rowsOf(one(pool.sql, 4))
-    await until(() => pool.stats().waiting === 2 || passed.sent > sent)
+    const next = rowsOf(one(pool.sql, 3))
+    await until(() => pool.stats().waiting === 1 || passed.sent > sent)
     expect(passed.sent).toBe(sent)
     await letEight()
     expect(await all[1]).toEqual([{ n: 2, eight: '' }])
     await passed.letCancels()
-    expect(await Promise.all([early, late])).toEqual([[{ n: 3 }], [{ n: 4 }]])
+    expect(await next).toEqual([{ n: 3 }])
     expect(pool.stats().opens).toBe(1)
   })
 
@@ -752,6 +794,7 @@ describe('ending queries', () => {
     await toSend(passed, 6, () => {
       all = [waits(pool.sql, 0), ...range(5).map((n) => one(pool.sql, n))].map(rejection)
     })
+    await blocked()
     const pid = await running(db, 'pg_advisory_xact_lock(7)')
     const { waiting } = pool.stats()
     await db.admin`select pg_terminate_backend(${pid as number}::int)`
@@ -770,6 +813,7 @@ describe('ending queries', () => {
     const lost = [waits(pool.sql, 0), one(pool.sql, 1), one(pool.sql, 2)].map(rejection)
     const waiting = range(10).map((n) => rowsOf(one(pool.sql, n)))
     await until(() => pool.stats().waiting === 10)
+    await blocked()
     const pid = await running(db, 'pg_advisory_xact_lock(7)')
     await db.admin`select pg_terminate_backend(${pid as number}::int)`
     expect((await Promise.all(lost)).map(codeOf)).toEqual(lost.map(() => 'ERR_CONNECTION_LOST'))
@@ -871,7 +915,12 @@ const alone: readonly Alone[] = [
     answer: seven(100_000),
   },
   {
-    what: 'a statement that sets something',
+    what: 'a statement of another kind',
+    run: async (pool) => (await pool.sql`explain analyze select pg_advisory_xact_lock(7)`).length > 0,
+    answer: true,
+  },
+  {
+    what: 'a block of code',
     run: async (pool) => (await pool.sql`do $$ begin perform pg_advisory_xact_lock(7); end $$`).length,
     answer: 0,
   },
@@ -956,6 +1005,9 @@ describe('what has its connection to itself', () => {
   })
 })
 
+/** Takes its time, so that answers come one by one: with others behind it, its connection is never at rest. */
+const naps = (sql: PostgresSql, n: number) => sql`select ${n}::int as n, pg_sleep(0.001)::text as napped`
+
 /** Single queries without a pause, some at a time, until it is stopped. */
 function stream(pool: PostgresPool, atATime = 6): { readonly begun: number; stop(): Promise<unknown[]> } {
   let begun = 0
@@ -965,8 +1017,8 @@ function stream(pool: PostgresPool, atATime = 6): { readonly begun: number; stop
     while (!stopped) {
       const n = ++begun
       try {
-        const rows = await rowsOf(one(pool.sql, n))
-        if (JSON.stringify(rows) !== JSON.stringify([{ n }])) wrong.push({ n, rows })
+        const rows = await rowsOf(naps(pool.sql, n))
+        if (JSON.stringify(rows) !== JSON.stringify([{ n, napped: '' }])) wrong.push({ n, rows })
       } catch (error) {
         wrong.push(error)
         // A promise that is rejected at once would leave no turn to anybody.
@@ -1089,6 +1141,9 @@ describe('giving back', () => {
     const { pool } = await ready()
     const asked = stream(pool)
     await until(() => asked.begun > 50)
+    const { acquires } = pool.stats()
+    await until(() => asked.begun > 100)
+    expect(pool.stats().acquires).toBe(acquires)
     pool.evict()
     await until(() => pool.stats().opens === 2)
     await until(() => pool.stats().closes.evicted === 1)
@@ -1287,6 +1342,22 @@ describe('Connection.runBehind()', () => {
       expect(connection.unanswered).toBe(0)
     }
   })
+})
+
+test('Connection.runBehind() sends nothing behind what may leave something in the session', async () => {
+  const under = new DriverUnderTest(db.url, { pipelining: 8 })
+  const connection = await under.open()
+  onTestFinished(() => under.close(connection))
+  const sql = under.sql(connection)
+  await one(sql, 0)
+  const letGo = await hold(7)
+  const first = sql.unsafe('select pg_advisory_xact_lock(7)').execute()
+  await blocked()
+  const behind = one(sql, 1)
+  expect(connection.runBehind(behind as never, {})).toBe(false)
+  await letGo()
+  await first
+  expect(await rowsOf(behind)).toEqual([{ n: 1 }])
 })
 
 describe('the option pipelining', () => {
