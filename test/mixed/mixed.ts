@@ -70,7 +70,12 @@ export async function mixed({
     order: random.of(['lifo', 'fifo']),
     ...(limited ? { limit: { name: db.name, connections: 7 } } : {}),
   }
-  const one = createPool(db.url, { ...common, max: 6, connection: { application_name: 'mixed-a' } })
+  const one = createPool(db.url, {
+    ...common,
+    max: 6,
+    pipelining: 4,
+    connection: { application_name: 'mixed-a' },
+  })
   const other = createPool(db.url, {
     ...common,
     max: 4,

@@ -80,6 +80,7 @@ function makePool() {
     // Without them a session in a long query does not notice by itself that nobody is there any more.
     serverChecks: random.chance(0.5) ? 'auto' : false,
     fetch_types: random.chance(0.2),
+    pipelining: random.of([1, 1, 4]),
   })
 }
 
