@@ -198,27 +198,32 @@ export class Connection {
    */
   runBehind(query: RawQuery, options: RunOptions): boolean {
     const { statements } = this.#inner
-    const { frames } = this.#wire
     const current = this.#current
-    if (!statements || !this.#sendsAtOnce || !current?.wrote || current.cancelling || current.turn === 'alone')
-      return false
-    // One that is sent again is prepared anew.
-    if (current.own || current.query.retried) return false
-    if (this.#cancels > 0 || this.#queue.size !== this.#ahead || frames.quiet || frames.midway) return false
-    if (this.#ahead === 0 && !KnownStatements.allow(current.query)) return false
-    const message = KnownStatements.allow(query) ? statements.messageFor(query) : undefined
+    if (!statements || !current || !this.#takesMoreBehind(current) || !KnownStatements.allow(query)) return false
+    const message = statements.messageFor(query)
     if (!message) return false
     const task = new Task(query, options)
+    task.ahead = message
     query.runsOn = this
     // From now on it cannot be changed.
     query.state = this.identity
-    task.ahead = message
-    if (this.#ahead++ === 0) this.#spare(current)
+    if (!current.ahead) this.#spare(current)
     this.#spare(task)
     this.#queue.pushBack(task)
+    this.#ahead++
     query.watch?.sent?.(this.identity.tag)
     this.#wire.sendAhead(message)
     return true
+  }
+
+  #takesMoreBehind(current: Task): boolean {
+    const { frames } = this.#wire
+    // Its messages are complete, and postgres.js will write no others for it, nor prepare anew what the next is sent as.
+    if (!this.#sendsAtOnce || !current.wrote || frames.quiet || frames.midway) return false
+    if (current.query.retried || current.turn === 'alone') return false
+    // Nothing waits to be sent before it, and no request to cancel could hit it.
+    if (this.#queue.size !== this.#ahead || this.#cancels > 0 || current.cancelling) return false
+    return current.ahead !== undefined || (!current.own && KnownStatements.allow(current.query))
   }
 
   /** Whose answer comes next. */
