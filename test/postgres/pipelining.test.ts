@@ -1137,6 +1137,27 @@ describe('taking turns', () => {
 })
 
 describe('giving back', () => {
+  test.each([
+    ['was evicted', {}, (pool: PostgresPool) => pool.evict()],
+    ['is too old', { maxLifetimeMs: 10 }, (_: PostgresPool, clock: FakeClock) => clock.advance(10)],
+  ] as const)('a connection that %s gets no query more', async (_, options, spend) => {
+    const clock = new FakeClock()
+    const { pool, passed } = await ready({ clock, ...options })
+    const letGo = await hold(7)
+    let all: Promise<object[]>[] = []
+    await toSend(passed, 2, () => {
+      all = [waits(pool.sql, 1), one(pool.sql, 2)].map(rowsOf)
+    })
+    await spend(pool, clock)
+    const { sent } = passed
+    const next = rowsOf(one(pool.sql, 3))
+    await until(() => pool.stats().waiting === 1 || passed.sent > sent)
+    expect(passed.sent).toBe(sent)
+    await letGo()
+    expect(await Promise.all([...all, next])).toEqual([seven(1), [{ n: 2 }], [{ n: 3 }]])
+    expect(pool.stats().opens).toBe(2)
+  })
+
   test('evict() has a connection closed that is shared without a pause', async () => {
     const { pool } = await ready()
     const asked = stream(pool)
