@@ -262,7 +262,7 @@ export function parseOptions<T extends Types>(
     serverChecks: serverChecksOf(given['serverChecks']),
     ambient: flag('ambient', given['ambient'], true),
     queryText: flag('queryText', given['queryText'], false),
-    pipelining: whole('pipelining', given['pipelining'] ?? 1, { from: 1, to: 100 }),
+    pipelining: given['pipelining'] === undefined ? 1 : whole('pipelining', given['pipelining'], { from: 1, to: 100 }),
     queryTimeoutMs: checkTimeout('queryTimeoutMs', given['queryTimeoutMs']),
     fetchTypes: flag('fetch_types', given['fetch_types'] ?? parameters['fetch_types'], true),
     session: {

@@ -135,7 +135,7 @@ test('a text that can still be changed is not sent ahead', async () => {
 test('where nothing can be sent at once, nothing is sent ahead', async () => {
   const real = globalThis.setImmediate
   // As with a bundler that gives functions other names: what postgres.js does at the end of the turn is not known for it.
-  Object.defineProperty(globalThis, 'setImmediate', { get: () => real, set: () => undefined, configurable: true })
+  Object.defineProperty(globalThis, 'setImmediate', { get: () => real, set() {}, configurable: true })
   onTestFinished(() => {
     Object.defineProperty(globalThis, 'setImmediate', { value: real, writable: true, configurable: true })
   })

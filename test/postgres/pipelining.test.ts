@@ -1382,7 +1382,7 @@ test('Connection.runBehind() sends nothing behind what may leave something in th
 })
 
 describe('the option pipelining', () => {
-  test.each([0, -1, 1.5, 101, Number.NaN, Infinity, '8', true])('pipelining: %j is refused', (value) => {
+  test.each([0, -1, 1.5, 101, Number.NaN, Infinity, '8', true, null])('pipelining: %j is refused', (value) => {
     const refused = (): unknown => createPool(db.url, { pipelining: value as number })
     expect(refused).toThrow(expect.objectContaining({ code: 'ERR_OPTION', option: 'pipelining' }))
     expect(refused).toThrow(String(value))
