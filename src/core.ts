@@ -1,5 +1,6 @@
 import { ConnectError, PoolClosedError, QueueFullError } from './errors.ts'
 import type { Action } from './action.ts'
+import { assertInvariants } from './core-invariants.ts'
 import type { AcquirePhase } from './errors.ts'
 import { Backoff } from './backoff.ts'
 import { Counters } from './counters.ts'
@@ -120,10 +121,9 @@ export class Core<C> {
     return true
   }
 
-  /** Who waits longest, but for the pool's own needs: those come before everybody. */
+  /** Who waits longest, unless the pool itself waits: that comes before everybody. */
   get first(): Waiter<Slot<C>> | undefined {
-    const { oldest } = this.#waiters
-    return oldest?.own ? undefined : oldest
+    return this.#waiters.firstUser
   }
 
   /** The one that waits longest has found something else. */
@@ -273,11 +273,6 @@ export class Core<C> {
     return this.#spent(slot, now) !== undefined
   }
 
-  /** Whether it would be closed then because somebody elsewhere is worse off. */
-  isOwed(slot: Slot<C>): boolean {
-    return !this.#lull.lasts && this.#permits.owes?.(slot.permit, slot.openedAt) === true
-  }
-
   /** The session is being cleaned; `released` or `destroy` follows. */
   resetting(slot: Slot<C>): void {
     this.#slots.move(slot, state.resetting)
@@ -342,14 +337,9 @@ export class Core<C> {
 
   /** Leases that are held for longer than this and have not been reported. */
   leaks(now: number, afterMs: number): Slot<C>[] {
-    const found: Slot<C>[] = []
-    for (const slot of this.#slots) {
-      if (slot.state !== state.leased || slot.leaked || now - slot.leasedAt <= afterMs) continue
-      slot.leaked = true
-      this.#counters.leaks++
-      found.push(slot)
-    }
-    return found
+    const leaks = this.#slots.leaks(now, afterMs)
+    this.#counters.leaks += leaks.length
+    return leaks
   }
 
   /** New bounds. What is too much by now goes as it becomes idle. */
@@ -464,18 +454,12 @@ export class Core<C> {
   }
 
   stats(): Omit<PoolStats, 'broker'> {
-    const slots = this.#slots
     return {
       name: this.#options.name,
       phase: this.#phase,
       min: this.#min,
       max: this.#max,
-      open: this.living,
-      opening: slots.count(state.opening),
-      idle: slots.count(state.idle),
-      leased: slots.count(state.leased),
-      closing: slots.count(state.closing),
-      doubtful: slots.doubtful,
+      ...this.#slots.stats(),
       waiting: this.#waiters.size,
       ...this.#counters.snapshot(),
     }
@@ -483,20 +467,8 @@ export class Core<C> {
 
   /** Throws if anything that must always hold does not. Tests call it after every step. */
   assertInvariants(): void {
-    /* v8 ignore start -- every other side of these is a bug */
-    const idle = this.#idle.all()
-    const broken = [
-      this.#slots.count(state.idle) > this.#maxIdle && 'more idle connections than maxIdle',
-      this.#slots.unclosed > this.#max && this.#idle.size > 0 && 'idle connections beyond max',
-      this.#idle.size > 0 && this.#waiters.size > 0 && 'somebody waits beside an idle connection',
-      !this.#slots.isSound && 'the counts do not fit the states',
-      (idle.length !== this.#slots.count(state.idle) || idle.some((slot) => slot.state !== state.idle)) &&
-        'idle is not what is idle',
-      this.#phase !== 'open' && (this.#waiters.size > 0 || idle.length > 0) && 'a closed pool waits or idles',
-      (this.#phase === 'closed') !== (this.#phase !== 'open' && this.#slots.size === 0) && 'closed is not empty',
-    ].filter((problem) => problem !== false)
-    if (broken.length > 0) throw new Error(`bug: ${broken.join('; ')}`)
-    /* v8 ignore stop */
+    const [slots, idle, waiting, phase] = [this.#slots, this.#idle.all(), this.#waiters.size, this.#phase]
+    assertInvariants({ slots, idle, waiting, phase, max: this.#max, maxIdle: this.#maxIdle })
   }
 
   // ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────

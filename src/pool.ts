@@ -143,7 +143,7 @@ export class Pool<C> implements AsyncDisposable {
       release: (slot, uses) => this.#release(slot, uses),
       destroy: (slot, uses, reason) => this.#destroy(slot, uses, reason),
       isSpent: (slot) => this.#core.isSpent(slot, this.#coarseNow()),
-      isOwed: (slot) => this.#core.isOwed(slot),
+      isOwed: ({ permit, openedAt }) => !this.#lull.lasts && this.#permits.owes?.(permit, openedAt) === true,
     }
     this.#lessor = loopStops() ? whenQuiet(lessor, () => this.#calls.quiet()) : lessor
     if (loopStops()) warnOfStops()

@@ -1,5 +1,6 @@
 import { move, state, stateNames } from './slot.ts'
 import type { Slot, State } from './slot.ts'
+import type { PoolStats } from './stats.ts'
 
 /**
  * All slots of a pool, and how many there are of each state.
@@ -62,6 +63,26 @@ export class Slots<C> implements Iterable<Slot<C>> {
     slot.doubtful = true
     this.#doubtful++
     return true
+  }
+
+  /** Those that have been leased for longer than this, each once. */
+  leaks(now: number, afterMs: number): Slot<C>[] {
+    const isLeak = (slot: Slot<C>): boolean =>
+      slot.state === state.leased && !slot.leaked && now - slot.leasedAt > afterMs
+    const leaks = [...this.#all].filter(isLeak)
+    for (const slot of leaks) slot.leaked = true
+    return leaks
+  }
+
+  stats(): Pick<PoolStats, 'open' | 'opening' | 'idle' | 'leased' | 'closing' | 'doubtful'> {
+    return {
+      open: this.living,
+      opening: this.count(state.opening),
+      idle: this.count(state.idle),
+      leased: this.count(state.leased),
+      closing: this.count(state.closing),
+      doubtful: this.#doubtful,
+    }
   }
 
   [Symbol.iterator](): Iterator<Slot<C>> {

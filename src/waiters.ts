@@ -52,6 +52,12 @@ export class Waiters<S> {
     return this.#queue.first
   }
 
+  /** The oldest, unless it is the pool's own. */
+  get firstUser(): Waiter<S> | undefined {
+    const { first } = this.#queue
+    return first?.own ? undefined : first
+  }
+
   /** Joins at the end. */
   join(waiter: Waiter<S>): void {
     this.#queue.pushBack(waiter)

@@ -11,7 +11,7 @@ const floors: readonly (readonly string[])[] = [
   ['stats', 'deadline-timer'],
   ['errors', 'permits', 'deadline', 'waiters', 'backoff', 'low-water', 'counters', 'holding', 'borrowing', 'signals'],
   ['watch', 'slot', 'expiry', 'close-on-signal', 'thaw-clock', 'broker/layout', 'broker/allocation'],
-  ['options', 'action', 'idle', 'slots', 'lease', 'refs', 'broker/ledger'],
+  ['options', 'action', 'idle', 'slots', 'core-invariants', 'lease', 'refs', 'broker/ledger'],
   [
     'core',
     'acquire',
@@ -44,6 +44,7 @@ const pure = [
   'slot',
   'idle',
   'slots',
+  'core-invariants',
   'waiters',
   'deque',
   'backoff',
