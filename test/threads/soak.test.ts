@@ -45,7 +45,8 @@ describe('a soak of ten seconds', () => {
     const { options, violations, figures } = await soak({ SOAK_SECONDS: '10' })
     expect(violations, `SOAK_SEED=${options.seed}, ${JSON.stringify(figures)}`).toEqual([])
     expect(Object.keys(figures.deaths)).toEqual(expect.arrayContaining([...deaths, 'nest']))
-    expect(figures.done).toBeGreaterThan(50)
+    // Some 500 alone on a machine. Where all die at once, nobody has a connection for a second or more, and others compute here.
+    expect(figures.done).toBeGreaterThan(10)
   })
 })
 
