@@ -1,25 +1,13 @@
-import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { threadId } from 'node:worker_threads'
-import { afterEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterEach, describe, expect, test } from 'vitest'
 import { createBroker } from '../../src/broker/broker.ts'
-import type { BrokerEvent } from '../../src/broker/events.ts'
 import { joinBroker } from '../../src/broker/member.ts'
 import { FakeClock } from '../../src/testing/clock.ts'
+import { hear } from '../support/events.ts'
 import { TestPool } from './support/pools.ts'
 
 let names = 0
 const pools: TestPool[] = []
-
-/** All events of these kinds, from now on. */
-function heard(...types: BrokerEvent['type'][]): BrokerEvent[] {
-  const events: BrokerEvent[] = []
-  const onEvent = (event: unknown): void => void events.push(event as BrokerEvent)
-  for (const type of types) {
-    subscribe(type, onEvent)
-    onTestFinished(() => void unsubscribe(type, onEvent))
-  }
-  return events
-}
 
 function setUp(limit: number, count: number) {
   const name = `told-${++names}`
@@ -44,7 +32,7 @@ afterEach(() => {
 
 describe('A broker tells those who listen', () => {
   test('who joins and leaves', () => {
-    const events = heard('millpond:join', 'millpond:leave')
+    const events = hear('millpond:join', 'millpond:leave')
     const { name, pools: members } = setUp(2, 2)
     for (const pool of members) pool.permits.leave()
     pools.length = 0
@@ -57,7 +45,7 @@ describe('A broker tells those who listen', () => {
   })
 
   test('what moves', async () => {
-    const events = heard('millpond:move')
+    const events = hear('millpond:move')
     const { name, broker, clock, pools: members } = setUp(1, 2)
     const [a, b] = members
     a.acquire()
@@ -72,7 +60,7 @@ describe('A broker tells those who listen', () => {
   })
 
   test('what was reaped, or could not be', async () => {
-    const events = heard('millpond:reap')
+    const events = hear('millpond:reap')
     const { name, clock, pools: members } = setUp(2, 2)
     const [a, b] = members
     b.acquire()
@@ -95,7 +83,7 @@ describe('A broker tells those who listen', () => {
   })
 
   test('that the server has no room, and that the limit was changed', () => {
-    const events = heard('millpond:full', 'millpond:limit')
+    const events = hear('millpond:full', 'millpond:limit')
     const { name, broker, pools: members } = setUp(2, 1)
     members[0].permits.full?.()
     broker.resize(5)

@@ -1,8 +1,8 @@
-import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { PostgresPool, PostgresSql } from '../../src/postgres/index.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { hear } from '../support/events.ts'
 import { makePool } from '../support/pool.ts'
 
 // What pipelining must not change: who waits for whom and for how long, and what becomes of a connection.
@@ -107,10 +107,7 @@ test('onAcquire looks at a connection for each query', async () => {
 })
 
 test('close() stops all that was sent, and leaves nothing in doubt', async () => {
-  const doubts: unknown[] = []
-  const doubt = (event: unknown): void => void doubts.push(event)
-  subscribe('millpond:doubtful', doubt)
-  onTestFinished(() => void unsubscribe('millpond:doubtful', doubt))
+  const doubts = hear('millpond:doubtful')
   const pool = makePool(db, { max: 1, pipelining: 8 })
   await slowly(pool.sql, 0)
   const lost = Promise.allSettled(range(6).map(() => slowly(pool.sql, 60)))

@@ -2,7 +2,6 @@ import { getEventListeners } from 'node:events'
 import { connect } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import plain from 'postgres'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { ConnectionLostError, PoolClosedError, QueryCancelledError, QueryTimeoutError } from '../../src/errors.ts'
@@ -10,10 +9,10 @@ import { createPool } from '../../src/postgres/index.ts'
 import type { PostgresPool, PostgresPoolOptions, PostgresSql } from '../../src/postgres/index.ts'
 import { Frames } from '../../src/postgres/frames.ts'
 import { FakeClock } from '../../src/testing/index.ts'
-import type { PoolEvent } from '../../src/watch.ts'
 import { DriverUnderTest, rejection, tcpServer } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { hear } from '../support/events.ts'
 import { poolFor, running } from '../support/given-back.ts'
 
 let db: TestDatabase
@@ -1255,16 +1254,6 @@ describe('giving back', () => {
   })
 })
 
-type QueryEvent = Extract<PoolEvent, { type: 'millpond:query' }>
-
-function hear(): QueryEvent[] {
-  const heard: QueryEvent[] = []
-  const listener = (event: unknown): void => void heard.push(event as QueryEvent)
-  subscribe('millpond:query', listener)
-  onTestFinished(() => void unsubscribe('millpond:query', listener))
-  return heard
-}
-
 describe('events', () => {
   test('each query that shares is told once, with its connection, its rows and its times', async () => {
     const clock = new FakeClock()
@@ -1272,7 +1261,7 @@ describe('events', () => {
     await pool.sql`create table told (n int)`
     const insert = (n: number) => pool.sql`insert into told select ${n}::int from generate_series(1, 3)`
     await insert(0)
-    const heard = hear()
+    const heard = hear('millpond:query')
     const letGo = await hold(7)
     const cancelled = one(pool.sql, 5)
     let all: Promise<unknown> = Promise.resolve()
@@ -1310,7 +1299,7 @@ describe('events', () => {
     await pool.sql`create table told_twice (n int)`
     const read = (n: number) => pool.sql`select * from told_twice where n = ${n}`
     await read(0)
-    const heard = hear()
+    const heard = hear('millpond:query')
     const letGo = await hold(7)
     const all: Promise<object[]>[] = []
     await toSend(passed, 3, () => {

@@ -1,4 +1,4 @@
-import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { channel } from 'node:diagnostics_channel'
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -11,6 +11,7 @@ import type { PoolEvent } from '../../src/watch.ts'
 import { rejection } from '../support/connection.ts'
 import { createDatabase, until } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { hear } from '../support/events.ts'
 import { makePool } from '../support/pool.ts'
 
 type QueryEvent = Extract<PoolEvent, { type: 'millpond:query' }>
@@ -22,15 +23,6 @@ beforeAll(async () => {
 afterAll(() => db.drop())
 
 const make = (options?: PostgresPoolOptions): PostgresPool => makePool(db, options)
-
-/** Hears the channel until the end of the test. */
-function hear(): QueryEvent[] {
-  const heard: QueryEvent[] = []
-  const listener = (event: unknown): void => void heard.push(event as QueryEvent)
-  subscribe('millpond:query', listener)
-  onTestFinished(() => void unsubscribe('millpond:query', listener))
-  return heard
-}
 
 /** Runs what asks for the advisory lock 1, and has it wait for that until it is told to go on. */
 async function behindLock(run: () => PromiseLike<unknown>): Promise<{ goOn(): Promise<void> }> {
@@ -49,7 +41,7 @@ async function behindLock(run: () => PromiseLike<unknown>): Promise<{ goOn(): Pr
 
 describe('millpond:query', () => {
   test('millpond:query tells of each query, once its answer is complete', async () => {
-    const heard = hear()
+    const heard = hear('millpond:query')
     const clock = new FakeClock()
     const pool = make({ name: 'watched', clock })
     const opening = pool.sql`create table seen (a int)`.execute()
@@ -73,7 +65,7 @@ describe('millpond:query', () => {
   })
 
   test('millpond:query tells the code of a failure, and where it was', async () => {
-    const heard = hear()
+    const heard = hear('millpond:query')
     const pool = make({ max: 1 })
     await rejection(pool.sql`select 1/0`)
     await rejection(pool.sql`select ${undefined as never}`)
@@ -105,7 +97,7 @@ describe('millpond:query', () => {
   })
 
   test('millpond:query tells of leases and transactions as well, not of what the pool itself sends', async () => {
-    const heard = hear()
+    const heard = hear('millpond:query')
     const clock = new FakeClock()
     const pool = make({ max: 1, queryText: true, clock })
     await pool.use(async (sql) => {
@@ -127,7 +119,7 @@ describe('millpond:query', () => {
 
   test('millpond:query tells the text only where that is wanted, and never the parameters', async () => {
     const { sql } = make({ queryText: true })
-    const heard = hear()
+    const heard = hear('millpond:query')
     await sql`select ${'secret'}::text as a, ${sql('b')} from (select 1 as b) as t`
     await sql.unsafe('select $1::text as a', ['secret'])
     await sql.unsafe('select 1 as a; select 2 as b')
@@ -142,7 +134,7 @@ describe('millpond:query', () => {
   })
 
   test('millpond:query waits for the end of a cursor and of a COPY', async () => {
-    const heard = hear()
+    const heard = hear('millpond:query')
     const pool = make({ max: 1 })
     const portions = pool.sql`select g from generate_series(1, 5) g`.cursor(2)
     let seen = 0
@@ -222,7 +214,7 @@ describe('millpond:query', () => {
     await query
     expect(query).toHaveProperty('watch', undefined)
     expect(Object.hasOwn(query, 'resolve')).toBe(true)
-    const heard = hear()
+    const heard = hear('millpond:query')
     // Run, sent, ended.
     expect(await run()).toBe(60)
     expect(heard).toHaveLength(20)
