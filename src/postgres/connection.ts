@@ -56,7 +56,7 @@ export interface Hearing {
  * State
  *   current   the query that has been handed to postgres.js and whose answer is not complete
  *   queue     those that wait for that, oldest first
- *   ahead     how many of those, from the first on, have been sent to the server already (`runBehind`)
+ *   ahead     how many of those, from the first on, have been sent to the server already (`runBehind`), as the frames know
  *   cancels   requests to cancel that are under way: until they have ended they could hit what is sent next
  *   lost      the session has ended (or we have ended it), and why
  *
@@ -64,7 +64,7 @@ export interface Hearing {
  *   1. postgres.js has one query at the most. It gives the neighbour of a query that fails in the wrong moment its error,
  *      its rows, or no answer at all
  *   2. a query is handed over only while the wire is quiet and, if it has not been sent yet, no cancel is under way
- *   3. ahead > 0 implies a current query. Its answer, and those of all that were sent ahead, each end with one Sync
+ *   3. ahead > 0 implies a current query, or lost. Its answer, and those of all that were sent ahead, each end with one Sync
  *   4. lost implies: no current, an empty queue, and postgres.js parted from the socket
  */
 export class Connection {
@@ -75,7 +75,6 @@ export class Connection {
   readonly #wire: Wire
   readonly #inner: Inner
   readonly #queue = new Deque<Task>()
-  #ahead = 0
   /** Whether postgres.js writes what it is handed at once, as far as is known (`sendAtOnce`). */
   #sendsAtOnce = false
   #current: Task | undefined
@@ -210,7 +209,6 @@ export class Connection {
     if (!current.ahead) this.#spare(current)
     this.#spare(task)
     this.#queue.pushBack(task)
-    this.#ahead++
     query.watch?.sent?.(this.identity.tag)
     this.#wire.sendAhead(message)
     return true
@@ -229,6 +227,10 @@ export class Connection {
   /** Whose answer comes next. */
   get serving(): RawQuery | undefined {
     return this.#current?.query
+  }
+
+  get #ahead(): number {
+    return this.#wire.frames.ahead
   }
 
   /** How many queries have been sent and not been answered. */
@@ -338,7 +340,6 @@ export class Connection {
    */
   async end(signal: AbortSignal): Promise<void> {
     const busy = this.#current !== undefined && !this.#wire.frames.quiet
-    const ahead = this.#ahead
     const cause = new Error('the pool closed it')
     this.#lose(cause)
     if (this.#wire.peerEnded) return
@@ -349,25 +350,19 @@ export class Connection {
       // The server reads the goodbye after the statement it is at. A pooler reads it at once, and forgets whom to cancel.
       if (busy) await sendCancelRequest(this.#address, this.identity, signal).catch(nothing)
       this.#wire.hangUp(cause)
-      await this.#ended(ahead, signal)
+      await this.#ended(signal)
     } finally {
       signal.removeEventListener('abort', onAbort)
     }
   }
 
   /** The server reads the goodbye after all that it was sent before: each of those that are left is to be stopped, too. */
-  async #ended(ahead: number, signal: AbortSignal): Promise<void> {
-    let ended = false
+  async #ended(signal: AbortSignal): Promise<void> {
     const { released } = this.#wire
-    const end = (): void => {
-      ended = true
-    }
-    released.then(end, end)
     // One that comes between two statements stops nothing.
-    while (ahead > 0 && !ended && !signal.aborted) {
+    while (this.#ahead > 0 && !this.#wire.peerEnded && !signal.aborted) {
       await Promise.race([released, sleep(stopNextMs)])
-      // oxlint-disable-next-line no-unnecessary-condition -- it has been waited meanwhile
-      if (!ended) await sendCancelRequest(this.#address, this.identity, signal).catch(nothing)
+      if (!this.#wire.peerEnded) await sendCancelRequest(this.#address, this.identity, signal).catch(nothing)
     }
     await released
   }
@@ -442,22 +437,18 @@ export class Connection {
     const tags = this.#wire.frames.takeTags()
     if (!task.own) this.traces.answered(task.trace, tags)
     // Its answer may be in the rest of what has come.
-    if (this.#ahead > 0) this.#advanceAhead()
+    const next = this.#ahead > 0 ? this.#queue.shiftFront() : undefined
+    if (next) this.#handOver(next)
     if (task.turn === 'again') this.#runAlone(task)
     else {
-      if (this.#inner.statements) learn(this.#inner.statements, task.query, tags.size > 0)
+      const { statements } = this.#inner
+      // What was sent ahead is known.
+      if (statements && !task.ahead) learn(statements, task.query, tags.size > 0)
       task.done()
     }
     if (this.#current) return
     if (this.#queue.size > 0) queueMicrotask(this.#advance)
     else if (this.#idleWaiters.length > 0 && this.idle) this.#wake()
-  }
-
-  #advanceAhead(): void {
-    const task = this.#queue.shiftFront()
-    if (!task) return
-    this.#ahead--
-    this.#handOver(task)
   }
 
   /** After all that has been sent. */
@@ -555,7 +546,6 @@ export class Connection {
     this.#lost = { cause: reason }
     const task = this.#current
     this.#current = undefined
-    this.#ahead = 0
     const error = new ConnectionLostError(reason)
     this.#wire.cut(error)
     if (task) {

@@ -80,6 +80,11 @@ export class Frames {
     this.#out.read(chunk)
   }
 
+  /** How many queries have been sent that postgres.js does not have yet. */
+  get ahead(): number {
+    return this.#ahead
+  }
+
   /** A query was sent that postgres.js does not have yet: whole messages, with one Sync. */
   sentAhead(): void {
     this.#asked++

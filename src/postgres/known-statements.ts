@@ -1,5 +1,5 @@
 import { builtInSerializers } from './built-in-types.ts'
-import { bind, executeAndSync } from './messages.ts'
+import { bind, execute, sync } from './messages.ts'
 import type { RawQuery } from './query.ts'
 import { traceOfText } from './reset.ts'
 
@@ -80,7 +80,7 @@ export class KnownStatements {
       texts.push(value === null ? null : String(serialize ? serialize(value) : value))
     }
     query.string = statement.string
-    return Buffer.concat([bind(statement.name, texts), executeAndSync])
+    return Buffer.concat([bind(statement.name, texts), execute, sync])
   }
 
   #find({ strings, args }: Pick<RawQuery, 'strings' | 'args'>): Statement | undefined {

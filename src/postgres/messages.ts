@@ -1,13 +1,18 @@
-/** Execute of a portal without a name, to its end, and the Sync after which the server answers. */
-export const executeAndSync: Buffer = Buffer.concat([
-  Buffer.from('E\0\0\0\x09\0\0\0\0\0', 'latin1'),
-  Buffer.from('S\0\0\0\x04', 'latin1'),
-])
+/** After it, the server answers. */
+export const sync: Buffer = message('S', '')
+/** Runs the portal without a name, to its end. */
+export const execute: Buffer = message('E', '\0\0\0\0\0')
 
-/** Bind of a prepared statement to the portal without a name: all parameters, and the answer, as texts. */
+/** A letter and a body of single bytes. */
+export function message(letter: string, body: string): Buffer {
+  const bytes = Buffer.from(`${letter}\0\0\0\0${body}`, 'latin1')
+  bytes.writeUInt32BE(bytes.length - 1, 1)
+  return bytes
+}
+
+/** Bind of a statement, `''` for the one without a name, to the portal without a name: all parameters, and the answer, as texts. */
 export function bind(statement: string, texts: readonly (string | null)[]): Buffer {
-  const name = Buffer.byteLength(statement)
-  let length = 1 + 4 + 1 + name + 1 + 2 + 2 + 2
+  let length = 1 + 4 + 1 + Buffer.byteLength(statement) + 1 + 2 + 2 + 2
   for (const text of texts) length += 4 + (text === null ? 0 : Buffer.byteLength(text))
   const bytes = Buffer.allocUnsafe(length)
   bytes[0] = letterB

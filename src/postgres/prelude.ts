@@ -1,6 +1,7 @@
 import { headerSize } from './framer.ts'
 import { errorFields, toClient, toServer } from './frames.ts'
 import type { ErrorFields } from './frames.ts'
+import { bind, execute, message, sync } from './messages.ts'
 
 /**
  * A statement that goes out together with what is sent after it, and costs no round trip of its own: BEGIN.
@@ -101,7 +102,6 @@ export class Prelude {
 }
 
 const nothing: Buffer = Buffer.alloc(0)
-const sync = Buffer.from('S\0\0\0\x04', 'latin1')
 
 const remembered = new Map<string, Buffer>()
 
@@ -110,15 +110,7 @@ function stepsOf(text: string): Buffer {
   let steps = remembered.get(text)
   if (!steps) {
     const parse = message('P', `\0${text}\0\0\0`)
-    const bind = message('B', '\0\0\0\0\0\0\0\0')
-    const execute = message('E', '\0\0\0\0\0')
-    remembered.set(text, (steps = Buffer.concat([parse, bind, execute])))
+    remembered.set(text, (steps = Buffer.concat([parse, bind('', []), execute])))
   }
   return steps
-}
-
-function message(letter: string, body: string): Buffer {
-  const bytes = Buffer.from(`${letter}\0\0\0\0${body}`, 'latin1')
-  bytes.writeUInt32BE(bytes.length - 1, 1)
-  return bytes
 }

@@ -5,6 +5,7 @@ import type { Deferred } from '../deferred.ts'
 import { Frames, emptyCommandComplete, toClient } from './frames.ts'
 import { notProven } from './login.ts'
 import type { LoginGuard } from './login.ts'
+import { message } from './messages.ts'
 import type { Prelude } from './prelude.ts'
 import type { RowReader } from './row-reader.ts'
 
@@ -86,9 +87,9 @@ export class Wire extends EventEmitter {
   }
 
   /** Sends a query, with one Sync, that postgres.js gets when all before it has been answered. */
-  sendAhead(message: Buffer): void {
+  sendAhead(bytes: Buffer): void {
     this.frames.sentAhead()
-    this.#ahead.push(message)
+    this.#ahead.push(bytes)
     if (this.#ahead.length === 1) queueMicrotask(this.#flush)
   }
 
@@ -99,9 +100,9 @@ export class Wire extends EventEmitter {
   }
 
   /** postgres.js is handed the query that was sent as this: it is not sent again. */
-  expect(message: Buffer): void {
+  expect(bytes: Buffer): void {
     this.frames.takeAhead()
-    this.#expected = message
+    this.#expected = bytes
   }
 
   /** Whether postgres.js has not written what it was to write. */
@@ -290,4 +291,4 @@ export class Wire extends EventEmitter {
 }
 
 const nothing: Buffer = Buffer.alloc(0)
-const terminate = Buffer.from('X\0\0\0\x04', 'latin1')
+const terminate = message('X', '')
